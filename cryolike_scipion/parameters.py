@@ -1,0 +1,448 @@
+"""Names, defaults, units and help texts of every verb: the one place where they are written.
+
+The command line, the Scipion forms, ``job.json`` and the Python API are all built from :data:`VERBS`.
+Standard library only and Python 3.8, because Scipion's own Python imports this file too.
+
+A parameter's ``name`` is its key in ``job.json``; on the command line it is ``--name`` with ``_`` written
+as ``-``.  A default of ``None`` means that the program finds the value itself; the help text says how.
+Paths stay text, and relative ones are relative to the folder in which the program was started.
+"""
+
+import difflib
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+KINDS = ("path", "paths", "str", "strings", "int", "float", "floats", "bool", "choice")
+_LISTS = {"paths": "path", "strings": "str", "floats": "float"}
+
+
+class ParameterError(ValueError):
+    """A parameter that is unknown, missing or of the wrong type.  ``str()`` is one line."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a verb.
+
+    Attributes
+    ----------
+    name : key in ``job.json``; the command line writes it ``--name`` with dashes.
+    kind : one of :data:`KINDS`; ``paths``, ``strings`` and ``floats`` are lists.
+    default : value when it is not given; ``None`` means that the program finds it.
+    unit : unit of the value (``"Å"``, ``"degree"``, ``"pixel"``, ``"GiB"``, …) or an empty text.
+    help : what it is, and what changes when it is raised.
+    choices : the allowed texts of a ``choice``.
+    expert : hidden in a Scipion form unless the expert level is asked for.
+    metavar : the placeholder in the command line's help.
+    required : it has to be given.
+    positional : on the command line it is given without ``--name``.
+    minimum, above : smallest allowed number, and the number that it must exceed.
+    """
+
+    name: str
+    kind: str
+    default: Any = None
+    unit: str = ""
+    help: str = ""
+    choices: Tuple[str, ...] = ()
+    expert: bool = False
+    metavar: str = ""
+    required: bool = False
+    positional: bool = False
+    minimum: Optional[float] = None
+    above: Optional[float] = None
+
+    @property
+    def flag(self) -> str:
+        """The option as it is written on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the value is a list."""
+        return self.kind in _LISTS
+
+    def check(self, value: Any) -> Any:
+        """Return `value` in this parameter's type.
+
+        Raises
+        ------
+        ParameterError
+            If the value has another type, is not among the choices or is out of range.
+        """
+        if value is None or (value == "auto" and self.default is None and self.kind in ("int", "float")):
+            if self.required:
+                raise ParameterError(f"{self.name}: a value is required")
+            return list(self.default) if isinstance(self.default, (list, tuple)) else self.default
+        if self.is_list:
+            items = list(value) if isinstance(value, (list, tuple)) else [value]
+            if self.required and not items:
+                raise ParameterError(f"{self.name}: at least one value is required")
+            return [self._check_one(item, _LISTS[self.kind]) for item in items]
+        return self._check_one(value, self.kind)
+
+    def _check_one(self, value: Any, kind: str) -> Any:
+        if kind == "bool":
+            if not isinstance(value, bool):
+                raise ParameterError(f"{self.name}: true or false is expected, not {value!r}")
+            return value
+        if kind in ("int", "float"):
+            return self._check_number(value, kind)
+        if kind == "path" and isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if not isinstance(value, str):
+            raise ParameterError(f"{self.name}: a text is expected, not {value!r}")
+        if kind == "path" and (not value or "\0" in value):
+            raise ParameterError(f"{self.name}: {value!r} is not a file name")
+        if kind == "choice" and value not in self.choices:
+            raise ParameterError(f"{self.name}: {value!r} is not one of {', '.join(self.choices)}")
+        return value
+
+    def _check_number(self, value: Any, kind: str) -> Any:
+        unit = f" {self.unit}" if self.unit else ""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ParameterError(f"{self.name}: a number is expected, not {value!r}")
+        if not math.isfinite(value):
+            raise ParameterError(f"{self.name}: a finite number is expected, not {value!r}")
+        if kind == "int" and value != int(value):
+            raise ParameterError(f"{self.name}: a whole number is expected, not {value!r}")
+        if self.minimum is not None and value < self.minimum:
+            raise ParameterError(f"{self.name}: {value:g}{unit} is less than {self.minimum:g}")
+        if self.above is not None and value <= self.above:
+            raise ParameterError(f"{self.name}: {value:g}{unit} must be more than {self.above:g}")
+        return int(value) if kind == "int" else float(value)
+
+
+def complete(verb: str, given: Mapping[str, Any]) -> Dict[str, Any]:
+    """Check the parameters of a verb and fill in the defaults.
+
+    Parameters
+    ----------
+    verb : one of the keys of :data:`VERBS`.
+    given : name to value; ``None`` stands for "not given".
+
+    Returns
+    -------
+    dict
+        Every parameter of the verb, in the order of :data:`VERBS`, in its own type.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown verb or name, a missing or mistyped value, or a value out of range.
+    """
+    if verb not in VERBS:
+        raise ParameterError(f"unknown verb {verb!r}; the verbs are {', '.join(VERBS)}")
+    names = [parameter.name for parameter in VERBS[verb]]
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ParameterError(f"{verb}: unknown parameter {name!r}{hint}")
+    completed = {}
+    for parameter in VERBS[verb]:
+        try:
+            completed[parameter.name] = parameter.check(given.get(parameter.name))
+        except ParameterError as error:
+            raise ParameterError(f"{verb}: {error}") from None
+    return completed
+
+
+def get(verb: str, name: str) -> Parameter:
+    """Return one parameter of a verb.
+
+    Raises
+    ------
+    KeyError
+        If the verb has no such parameter.
+    """
+    for parameter in VERBS[verb]:
+        if parameter.name == name:
+            return parameter
+    raise KeyError(f"{verb} has no parameter {name}")
+
+
+# ---------------------------------------------------------------- shared by several verbs
+
+_OUT = Parameter(
+    "out", "path", metavar="DIR", required=True,
+    help="Folder for the results. It is made when it is missing; finished work in it is kept.")
+_LABELS = Parameter(
+    "labels", "strings", metavar="TEXT",
+    help="A name for each structure, in their order, for tables and plots. Default: the file names.")
+_SYMMETRY = Parameter(
+    "symmetry", "strings", default=("C1",), metavar="NAME",
+    help="Point group of each structure, one for all or one each, in RELION's names (C1, C4, D2, T, O, I1, …). "
+         "A higher symmetry leaves fewer views to search.")
+_RESOLUTION = Parameter(
+    "resolution", "float", unit="Å", metavar="A", above=0,
+    help="Use detail down to this resolution only. A larger value uses less detail: faster, and safer where "
+         "structure and particle differ in fine detail. Default: the Nyquist limit (twice the pixel size).")
+_ATOMS = (
+    Parameter(
+        "atom_model", "choice", default="factors", choices=("factors", "gaussian", "sphere"), expert=True,
+        help="How an atom becomes density: electron scattering factors, a Gaussian, or a hard sphere. "
+             "For atomic structures only; maps are taken as they are."),
+    Parameter(
+        "atom_radius", "float", unit="Å", metavar="A", above=0, expert=True,
+        help="Radius of a Gaussian atom or of a hard sphere. A larger radius makes a smoother density. "
+             "Default: by element, or by residue for the residue model."),
+    Parameter(
+        "residue_model", "bool", default=False, expert=True,
+        help="Put one Gaussian or sphere per residue, on its CA atom, in place of one per atom: for coarse "
+             "models and predicted traces."),
+    Parameter(
+        "select", "str", metavar="SEL", expert=True,
+        help="Use only these atoms of an atomic structure, in gemmi's selection syntax, such as 'A,B' or "
+             "'A/10-200/CA'. Default: all atoms, first model."),
+)
+_PARTICLES = Parameter(
+    "particles", "paths", metavar="FILE", required=True,
+    help="Particles: a RELION STAR file (any version), a cryoSPARC .cs file, or the folder of a RELION job or "
+         "of 'cryolike-scipion particles'.")
+_IMAGES = (
+    Parameter(
+        "root", "path", metavar="DIR",
+        help="Folder to which image names in the particle file are relative: the RELION or cryoSPARC project. "
+             "Default: found from the particle file's own place."),
+    Parameter(
+        "invert", "bool", default=False,
+        help="Invert the contrast, for particles that are dark on a bright background. A sign in a .cs file is "
+             "respected without it."),
+    Parameter(
+        "pixel", "float", unit="Å", metavar="A", above=0, expert=True,
+        help="Pixel size of the particles, where the data do not say it; an error where they say otherwise."),
+    Parameter(
+        "amplitude_contrast", "float", metavar="Q", minimum=0, expert=True,
+        help="Amplitude contrast (a fraction, 0 to 1) where the data do not say it; an error where they say "
+             "otherwise."),
+    Parameter(
+        "background_diameter", "float", unit="Å", metavar="A", above=0, expert=True,
+        help="Diameter outside which pixels count as background for the normalisation. A larger one leaves fewer "
+             "background pixels. Default: the mask diameter, or else 90 % of the box."),
+    Parameter(
+        "no_normalise", "bool", default=False, expert=True,
+        help="Keep the grey values as they are, in place of mean 0 and variance 1 in the background."),
+)
+_MASK_DIAMETER = Parameter(
+    "mask_diameter", "float", unit="Å", metavar="A", above=0,
+    help="Diameter of a soft circular mask on the particles. A larger mask keeps more of the surroundings, noise "
+         "included. Default: no mask.")
+_BAD_IMAGES = Parameter(
+    "bad_images", "choice", default="stop", choices=("stop", "flag"),
+    help="What to do with an image that is missing, constant or holds NaN: stop with its file and row, or keep "
+         "the row, give it a status and go on.")
+_DEVICE = Parameter(
+    "device", "str", default="auto", metavar="NAME",
+    help="Where to compute: auto (a GPU when there is one), cpu, cuda, or cuda:N for GPU number N.")
+_THREADS = Parameter(
+    "threads", "int", unit="threads", metavar="N", minimum=1,
+    help="CPU threads. More are faster, up to the number of cores. Default: all that this process may use.")
+_COMPUTE = (_DEVICE, _THREADS)
+_MEMORY = Parameter(
+    "memory", "float", unit="GiB", metavar="GIB", above=0, expert=True,
+    help="Bound for the memory in use. More memory allows larger batches. Default: half of what is free at the "
+         "first start.")
+_PRECISION = Parameter(
+    "precision", "choice", default="single", choices=("single", "double"), expert=True,
+    help="Arithmetic of the image and template transforms. Double is slower; sums of likelihoods are always in "
+         "double precision.")
+_BATCH_IMAGES = Parameter(
+    "batch_images", "int", unit="images", metavar="N", minimum=1, expert=True,
+    help="Images handled together. More use more memory. Default: found from the memory bound.")
+_RESTART = Parameter(
+    "restart", "bool", default=False,
+    help="Throw away what an earlier run left in the output folder, in place of continuing it.")
+
+# ---------------------------------------------------------------- verbs
+
+_TEMPLATES = (
+    Parameter(
+        "structure", "paths", metavar="FILE", required=True,
+        help="Structures: maps (.mrc, .map) or atomic models (.pdb, .cif)."),
+    _LABELS,
+    Parameter("box", "int", unit="pixel", metavar="N", required=True, minimum=8,
+              help="Box of the templates: the particles' box."),
+    Parameter("pixel", "float", unit="Å", metavar="A", required=True, above=0,
+              help="Pixel size of the templates: the particles' pixel size. A larger one holds less detail."),
+    _SYMMETRY,
+    Parameter(
+        "angular_step", "float", unit="degree", metavar="DEG", above=0,
+        help="Angle between neighbouring views. A larger step gives fewer views, faster and coarser. Default: 7.5."),
+    Parameter(
+        "views", "path", metavar="FILE", expert=True,
+        help="A text or STAR file of viewing directions to use in place of a regular set: rot and tilt in degree "
+             "and, if wanted, a weight, a view a line."),
+    _RESOLUTION,
+    *_ATOMS,
+    Parameter("preview", "int", default=200, unit="views", metavar="N", minimum=0, expert=True,
+              help="At most this many views go into the MRC stack to look at. 0 writes none."),
+    *_COMPUTE, _MEMORY, _PRECISION, _OUT)
+
+_PARTICLES_VERB = (
+    _PARTICLES, *_IMAGES, _MASK_DIAMETER, _RESOLUTION,
+    Parameter(
+        "downsample", "int", unit="pixel", metavar="N", minimum=8, expert=True,
+        help="Cut the Fourier transform to that of a box of N pixels. A smaller N is faster and holds less "
+             "detail. Default: the box as it is."),
+    _BAD_IMAGES, *_COMPUTE, _MEMORY, _PRECISION, _BATCH_IMAGES, _RESTART, _OUT)
+
+_LIKELIHOOD = (
+    _PARTICLES,
+    Parameter(
+        "structures", "paths", metavar="FILE", required=True,
+        help="Structures to compare with: maps (.mrc, .map), atomic models (.pdb, .cif), or the folder made by "
+             "'cryolike-scipion templates'."),
+    _LABELS, _SYMMETRY,
+    Parameter(
+        "search", "choice", default="exhaustive", choices=("exhaustive", "local", "fixed"),
+        help="exhaustive: all views, in-plane angles and shifts, then finer where the likelihood is; local: around "
+             "the poses that the particles have; fixed: only score the poses that the particles have."),
+    Parameter(
+        "max_shift", "float", unit="Å", metavar="A", minimum=0,
+        help="Largest shift searched along x and along y. A larger one finds worse centred particles and takes "
+             "longer, by its square. Default: 10 % of the box."),
+    Parameter(
+        "shift_step", "float", unit="Å", metavar="A", above=0, expert=True,
+        help="Distance between the shifts of the first grid. A larger step is faster and coarser. Default: one "
+             "pixel of the particles."),
+    Parameter("shifts_x", "int", metavar="N", minimum=1, expert=True,
+              help="Number of shifts along x, from -max to +max, in place of a shift step."),
+    Parameter("shifts_y", "int", metavar="N", minimum=1, expert=True,
+              help="Number of shifts along y, from -max to +max, in place of a shift step."),
+    Parameter(
+        "angular_step", "float", unit="degree", metavar="DEG", above=0,
+        help="Angle between neighbouring views of the first grid. A larger step is faster, and can miss narrow "
+             "peaks of the likelihood. Default: from the particle's size and the resolution."),
+    Parameter(
+        "levels", "int", default=2, metavar="N", minimum=0, expert=True,
+        help="How often the sampling is halved, in angle and shift, where the likelihood is. More levels make "
+             "logLikelihood and posteriors more exact and take longer."),
+    Parameter(
+        "local_range", "float", default=15.0, unit="degree", metavar="DEG", above=0,
+        help="For the local search: how far from the input pose directions and in-plane angles are tried. A "
+             "larger range takes longer and forgives worse input poses."),
+    _RESOLUTION, _MASK_DIAMETER, *_IMAGES,
+    Parameter(
+        "noise", "choice", default="white", choices=("white", "radial"),
+        help="Noise model: white with unknown variance for each particle, or coloured with one radial spectrum "
+             "estimated from the particles."),
+    Parameter(
+        "scale", "choice", default="learned", choices=("learned", "free"), expert=True,
+        help="Prior of the particle's contrast: learned from the first particles of each optics group, or flat. "
+             "Only the learned one can be compared with 'no particle here' and does not depend on grey units."),
+    Parameter("pilot", "int", default=300, unit="particles", metavar="N", minimum=1, expert=True,
+              help="Particles per optics group from which the contrast prior is learned. More are slower and surer."),
+    Parameter("priors", "floats", metavar="P", minimum=0, expert=True,
+              help="Prior weight of each structure, in their order. A larger weight draws undecided particles. "
+                   "Default: equal."),
+    Parameter("posterior_angle", "float", default=5.0, unit="degree", metavar="DEG", above=0, expert=True,
+              help="posePosterior is the probability within this angle of the best pose; it grows with it."),
+    Parameter("posterior_shift", "float", default=1.0, unit="pixel", metavar="PX", above=0, expert=True,
+              help="posePosterior is the probability within this shift of the best pose; it grows with it."),
+    *_ATOMS,
+    Parameter(
+        "keep", "choice", default="pose", expert=True,
+        choices=("pose", "template", "shift", "rotation", "shift-rotation", "full"),
+        help="What to store beside the best pose: the best for each template, shift, rotation, shift and rotation, "
+             "or all scores (refused where they exceed the memory bound)."),
+    Parameter("rows", "str", metavar="A:B", expert=True,
+              help="Score only rows A to B of the particle file, counted from 1, both included; A: and :B are open "
+                   "ends. The runs can be put together by 'merge'."),
+    _BAD_IMAGES, *_COMPUTE, _MEMORY, _PRECISION, _BATCH_IMAGES,
+    Parameter("batch_templates", "int", unit="views", metavar="N", minimum=1, expert=True,
+              help="Views handled together. More use more memory. Default: found from the memory bound."),
+    _RESTART, _OUT)
+
+_MERGE = (
+    Parameter("runs", "paths", metavar="OUT_DIR", required=True, positional=True,
+              help="Output folders of 'likelihood' over different structures, or different rows, of the same "
+                   "particles."),
+    Parameter("priors", "floats", metavar="P", minimum=0, expert=True,
+              help="Prior weight of each structure of the merged table. Default: equal."),
+    _OUT)
+
+_RUN_DIR = Parameter("run", "path", metavar="OUT_DIR", required=True, positional=True,
+                     help="Output folder of 'likelihood' or 'merge'.")
+
+_INSPECT = (
+    _RUN_DIR,
+    Parameter("row", "int", metavar="N", required=True, minimum=1,
+              help="Row of the particle in particles.star, counted from 1."),
+    Parameter("landscape", "bool", default=False,
+              help="Also compute the scores over all views and over shifts and rotations (slower)."),
+    *_COMPUTE,
+    replace(_OUT, metavar="FILE", help="HDF5 file to write: particle, best templates, residual, score maps."))
+
+_REPORT = (
+    _RUN_DIR,
+    Parameter("title", "str", metavar="TEXT", help="Title of the page. Default: the folder's name."),
+    replace(_OUT, required=False, metavar="FILE",
+            help="HTML file to write. Default: report.html in the output folder."))
+
+_SIMULATE = (
+    Parameter(
+        "structures", "paths", metavar="FILE",
+        help="Structures to project: maps or atomic models. Default: a made-up protein in two states is written "
+             "to the output folder and used."),
+    _LABELS, _SYMMETRY,
+    Parameter("count", "int", default=200, unit="particles", metavar="N", minimum=1, help="Number of particles."),
+    Parameter("populations", "floats", metavar="P", minimum=0,
+              help="Relative number of particles of each structure. Default: equal."),
+    Parameter("box", "int", unit="pixel", metavar="N", minimum=8,
+              help="Box of the particles. Default: the first map's; 64 without a map."),
+    Parameter("pixel", "float", unit="Å", metavar="A", above=0,
+              help="Pixel size of the particles. Default: the first map's; 3 without a map."),
+    _RESOLUTION,
+    Parameter("snr", "float", default=0.1, metavar="X", above=0,
+              help="Variance of the clean images over that of the noise, over the whole box. Higher is easier."),
+    Parameter("max_shift", "float", unit="Å", metavar="A", minimum=0,
+              help="Largest shift along x and along y. Default: 5 % of the box."),
+    Parameter("defocus_min", "float", default=8000.0, unit="Å", metavar="A",
+              help="Least defocus; underfocus is positive."),
+    Parameter("defocus_max", "float", default=25000.0, unit="Å", metavar="A",
+              help="Greatest defocus. Higher gives more low-resolution contrast."),
+    Parameter("astigmatism", "float", default=500.0, unit="Å", metavar="A", minimum=0,
+              help="Largest difference between the defocus values of a particle."),
+    Parameter("voltage", "float", default=300.0, unit="kV", metavar="KV", above=0, help="Acceleration voltage."),
+    Parameter("cs", "float", default=2.7, unit="mm", metavar="MM", minimum=0, help="Spherical aberration."),
+    Parameter("amplitude_contrast", "float", default=0.1, metavar="Q", minimum=0,
+              help="Amplitude contrast, a fraction. Higher gives more contrast at the lowest resolution."),
+    Parameter("phase_shift", "float", default=0.0, unit="degree", metavar="DEG", expert=True,
+              help="Phase shift of a phase plate."),
+    Parameter("scale_spread", "float", default=0.0, metavar="X", minimum=0, expert=True,
+              help="Relative standard deviation of the contrast from particle to particle."),
+    Parameter("offset_spread", "float", default=0.0, metavar="X", minimum=0, expert=True,
+              help="Standard deviation of a constant added to each particle, in units of the noise."),
+    Parameter("seed", "int", default=1, metavar="N", minimum=0, help="Seed of the random numbers."),
+    *_ATOMS, *_COMPUTE, _OUT)
+
+_RUN = (
+    Parameter("job", "path", metavar="FILE", required=True,
+              help="JSON file with the verb, its parameters and the program's version."),
+    replace(_DEVICE, default=None, help=_DEVICE.help + " Default: what the file says."),
+    replace(_THREADS, help="CPU threads. Default: what the file says."))
+
+VERBS: Dict[str, List[Parameter]] = {
+    "templates": list(_TEMPLATES),
+    "particles": list(_PARTICLES_VERB),
+    "likelihood": list(_LIKELIHOOD),
+    "merge": list(_MERGE),
+    "inspect": list(_INSPECT),
+    "report": list(_REPORT),
+    "simulate": list(_SIMULATE),
+    "run": list(_RUN),
+}
+
+SUMMARIES: Dict[str, str] = {
+    "templates": "make templates from maps and atomic structures",
+    "particles": "bring particle images onto the polar Fourier grid",
+    "likelihood": "score particles against structures: best poses, likelihoods, posteriors",
+    "merge": "put likelihood runs over different structures or rows together",
+    "inspect": "one particle with its best templates, residual and score maps",
+    "report": "one self-contained HTML page of a likelihood run",
+    "simulate": "particles of structures with known poses: for tests and planning",
+    "run": "any of the above from a JSON file",
+}
