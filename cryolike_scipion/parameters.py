@@ -38,7 +38,7 @@ class Parameter:
     metavar : the placeholder in the command line's help.
     required : it has to be given.
     positional : on the command line it is given without ``--name``.
-    minimum, above : smallest allowed number, and the number that it must exceed.
+    minimum, maximum, above : smallest and greatest allowed number, and the number that it must exceed.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Parameter:
     required: bool = False
     positional: bool = False
     minimum: Optional[float] = None
+    maximum: Optional[float] = None
     above: Optional[float] = None
 
     @property
@@ -110,6 +111,8 @@ class Parameter:
             raise ParameterError(f"{self.name}: a whole number is expected, not {value!r}")
         if self.minimum is not None and value < self.minimum:
             raise ParameterError(f"{self.name}: {value:g}{unit} is less than {self.minimum:g}")
+        if self.maximum is not None and value > self.maximum:
+            raise ParameterError(f"{self.name}: {value:g}{unit} is more than {self.maximum:g}")
         if self.above is not None and value <= self.above:
             raise ParameterError(f"{self.name}: {value:g}{unit} must be more than {self.above:g}")
         return int(value) if kind == "int" else float(value)
@@ -215,7 +218,7 @@ _IMAGES = (
         "pixel", "float", unit="Å", metavar="A", above=0, expert=True,
         help="Pixel size of the particles, where the data do not say it; an error where they say otherwise."),
     Parameter(
-        "amplitude_contrast", "float", metavar="Q", minimum=0, expert=True,
+        "amplitude_contrast", "float", metavar="Q", minimum=0, maximum=1, expert=True,
         help="Amplitude contrast (a fraction, 0 to 1) where the data do not say it; an error where they say "
              "otherwise."),
     Parameter(
@@ -387,7 +390,7 @@ _SIMULATE = (
         "structures", "paths", metavar="FILE",
         help="Structures to project: maps or atomic models. Default: a made-up protein in two states is written "
              "to the output folder and used."),
-    _LABELS, _SYMMETRY,
+    _SYMMETRY,
     Parameter("count", "int", default=200, unit="particles", metavar="N", minimum=1, help="Number of particles."),
     Parameter("populations", "floats", metavar="P", minimum=0,
               help="Relative number of particles of each structure. Default: equal."),
@@ -408,7 +411,7 @@ _SIMULATE = (
               help="Largest difference between the defocus values of a particle."),
     Parameter("voltage", "float", default=300.0, unit="kV", metavar="KV", above=0, help="Acceleration voltage."),
     Parameter("cs", "float", default=2.7, unit="mm", metavar="MM", minimum=0, help="Spherical aberration."),
-    Parameter("amplitude_contrast", "float", default=0.1, metavar="Q", minimum=0,
+    Parameter("amplitude_contrast", "float", default=0.1, metavar="Q", minimum=0, maximum=1,
               help="Amplitude contrast, a fraction. Higher gives more contrast at the lowest resolution."),
     Parameter("phase_shift", "float", default=0.0, unit="degree", metavar="DEG", expert=True,
               help="Phase shift of a phase plate."),

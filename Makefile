@@ -1,0 +1,39 @@
+# make demo                 a small project from nothing, or DATA=folder-or-star for your own particles
+# make test                 all tests     (TESTS=… for some, CRYOLIKE_REQUIRE_ALL=1: a skipped test fails)
+# make lint | bench | clean
+PYTHON ?= python3.11
+VENV ?= .venv
+TESTS ?= cryolike_scipion/tests
+DEMO_OUT ?= demo_output
+BENCH_OPTIONS ?=
+
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' cryolike_scipion/constants.py)
+
+.PHONY: demo test lint bench clean environment
+
+environment: $(VENV)/.ready
+
+# torch first and pinned: otherwise its dependants choose another one, with gigabytes of CUDA libraries.
+$(VENV)/.ready: setup.py pyproject.toml requirements-test.txt cryolike_scipion/constants.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install "$(TORCH)"
+	$(BIN)/python -m pip install -e ".[engine]" -r requirements-test.txt
+	touch $@
+
+demo: environment
+	$(BIN)/python tools/demo.py --out "$(DEMO_OUT)" $(if $(DATA),--data "$(DATA)")
+
+test: environment
+	$(BIN)/python -m pytest $(TESTS) $(PYTEST_OPTIONS)
+
+lint: environment
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy cryolike_scipion/engine cryolike_scipion/convert cryolike_scipion/parameters.py cryolike_scipion/cli.py
+
+bench: environment
+	$(BIN)/python benchmarks/kernel.py $(BENCH_OPTIONS)
+
+clean:
+	rm -rf $(DEMO_OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find cryolike_scipion tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
