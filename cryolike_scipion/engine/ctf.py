@@ -1,0 +1,95 @@
+"""The contrast transfer function in RELION's convention.
+
+    χ(k, θ) = π λ k² Δf(θ) − (π/2) Cs λ³ k⁴ + φ
+    Δf(θ)   = (U + V)/2 + (U − V)/2 · cos 2(θ − θ_ast)
+    CTF     = scale · exp(−B k²/4) · (√(1 − A²) sin χ + A cos χ)
+
+Underfocus is positive, and the CTF is then positive at low k, so that protein is bright in a particle that RELION calls
+"white". U and V are in Å, θ_ast is the angle of the U axis from +x towards +y, φ the phase shift of a phase plate, A the
+amplitude contrast. The signed astigmatism U − V is used, as in RELION: where U < V the axis of larger defocus is
+perpendicular to θ_ast, and swapping U with V while turning θ_ast by 90° changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# λ = 12.2643247 / √(V (1 + 0.978466e-6 V)) Å with V in volts: h/√(2 m e V) with the relativistic correction e/(2 m c²).
+_WAVELENGTH_VOLT = 12.2643247
+_RELATIVISTIC_PER_VOLT = 0.978466e-6
+_ANGSTROM_PER_MM = 1e7
+
+
+def wavelength(voltage_kv: Tensor | float) -> Tensor:
+    """Electron wavelength in Å, float64, from the acceleration voltage in kV (any shape)."""
+    volt = torch.as_tensor(voltage_kv, dtype=torch.float64) * 1e3
+    return _WAVELENGTH_VOLT / torch.sqrt(volt * (1.0 + _RELATIVISTIC_PER_VOLT * volt))
+
+
+def ctf(
+    k: Tensor,
+    theta: Tensor,
+    defocus_u: Tensor | float,
+    defocus_v: Tensor | float,
+    defocus_angle_deg: Tensor | float,
+    voltage_kv: Tensor | float,
+    cs_mm: Tensor | float,
+    amplitude_contrast: Tensor | float,
+    phase_shift_deg: Tensor | float = 0.0,
+    bfactor: Tensor | float = 0.0,
+    scale: Tensor | float = 1.0,
+) -> Tensor:
+    """CTF at given spatial frequencies; every argument broadcasts against every other.
+
+    Parameters
+    ----------
+    k : Tensor
+        Length of the spatial frequency, Å⁻¹. Its dtype and device decide those of the result; the phase is evaluated in
+        float64 and only the result is rounded, because χ reaches hundreds of radians.
+    theta : Tensor
+        Angle of the spatial frequency from +kx (along image columns) towards +ky, radians.
+    defocus_u, defocus_v : Tensor or float
+        Defocus along the two principal axes, Å, positive for underfocus.
+    defocus_angle_deg : Tensor or float
+        Angle of the U axis, degrees.
+    voltage_kv : Tensor or float
+        Acceleration voltage, kV.
+    cs_mm : Tensor or float
+        Spherical aberration, mm.
+    amplitude_contrast : Tensor or float
+        Amplitude contrast A in [0, 1].
+    phase_shift_deg : Tensor or float
+        Phase shift φ, degrees.
+    bfactor : Tensor or float
+        B in exp(−B k²/4), Å².
+    scale : Tensor or float
+        Factor of the whole CTF (``rlnCtfScalefactor``).
+
+    Returns
+    -------
+    Tensor
+        Real, of the broadcast shape, dtype and device of ``k``.
+
+    Examples
+    --------
+    For images m on a polar grid (radii n, angles w), give per-image values as ``[m, 1, 1]``, ``k`` as ``[n, 1]`` and
+    ``theta`` as ``[w]``; the result is ``[m, n, w]``.
+    """
+    device = k.device
+
+    def double(value: Tensor | float) -> Tensor:
+        return torch.as_tensor(value, dtype=torch.float64, device=device)
+
+    k2 = double(k) ** 2
+    u, v, contrast = double(defocus_u), double(defocus_v), double(amplitude_contrast)
+    lam = wavelength(double(voltage_kv))
+    axis = torch.deg2rad(double(defocus_angle_deg))
+    defocus = 0.5 * (u + v) + 0.5 * (u - v) * torch.cos(2.0 * (double(theta) - axis))
+    spherical = 0.5 * math.pi * _ANGSTROM_PER_MM * double(cs_mm) * lam**3
+    chi = math.pi * lam * k2 * defocus - spherical * k2**2 + torch.deg2rad(double(phase_shift_deg))
+    value = torch.sqrt(1.0 - contrast**2) * torch.sin(chi) + contrast * torch.cos(chi)
+    value = value * double(scale) * torch.exp(-0.25 * double(bfactor) * k2)
+    return value.to(k.dtype)

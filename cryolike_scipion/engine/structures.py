@@ -1,0 +1,253 @@
+"""A structure: density on voxels, from a map, an atomic model, or a file of this program.
+
+Everything that compares particles with structures works on :class:`Structure`; where it came from no longer matters
+then. On disk it is an HDF5 file that also holds the table of views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from . import symmetry as point_groups
+from .atomic import atomic_path
+from .density_map import read_map, support_radius
+from .errors import InputError
+from .views import ViewTable
+
+FORMAT = "cryolike-structure-1"
+ATOM_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
+MAP_SUFFIXES = (".mrc", ".map", ".ccp4", ".mrcs")
+_COMPRESSED = (".gz", ".bz2")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A density whose central slices can be made at any orientation.
+
+    Attributes
+    ----------
+    density : float32 [z, y, x]
+        Cubic; the centre of rotation is voxel ``N // 2`` on every axis.
+    pixel_size : float
+        Side of a voxel, Å.
+    label : str
+        Name for tables and plots.
+    symmetry : str
+        Point group in RELION's names.
+    source : Path
+        The file it was read from.
+    radius : float
+        Radius about the centre that holds the structure, Å.
+    k_max : float
+        Spatial frequency up to which slices are the structure's own, 1/Å; beyond it they are 0.
+    kind : str
+        ``"map"`` or ``"atoms"``.
+    metadata : dict
+        How it was made, in plain values: for atoms the model, the number of atoms and the offset (Å) that was
+        subtracted from their coordinates.
+    """
+
+    density: NDArray[np.float32]
+    pixel_size: float
+    label: str
+    symmetry: str
+    source: Path
+    radius: float
+    k_max: float
+    kind: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def box(self) -> int:
+        """Voxels on a side."""
+        return self.density.shape[0]
+
+
+def read_structure(
+    path: str | Path,
+    *,
+    symmetry: str | None = None,
+    label: str | None = None,
+    k_max: float | None = None,
+    atom_model: str = "factors",
+    atom_radius: float | None = None,
+    residue_model: bool = False,
+    select: str | None = None,
+) -> Structure:
+    """Read a map, an atomic structure, or a file that :func:`save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        ``.mrc``/``.map``, ``.pdb``/``.cif`` (also compressed), or ``.h5``.
+    symmetry : str, optional
+        Point group. Default: C1, or what the HDF5 file says.
+    label : str, optional
+        Default: the file's name without its ending, or what the HDF5 file says.
+    k_max : float, optional
+        Band limit, 1/Å. A map is used up to its Nyquist frequency at most. An atomic structure needs a limit.
+    atom_model, atom_radius, residue_model, select
+        For atomic structures; see :func:`cryolike_scipion.engine.atoms.read_atoms`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be used; the message says why.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if kind == "h5":
+        structure, _ = load(path)
+        changes: dict[str, Any] = {"k_max": structure.k_max if k_max is None else min(k_max, structure.k_max)}
+        if symmetry is not None:
+            changes["symmetry"] = point_groups.canonical(symmetry)
+        if label is not None:
+            changes["label"] = label
+        return replace(structure, **changes)
+    group = point_groups.canonical(symmetry or "C1")
+    label = _stem(path) if label is None else label
+    if kind == "map":
+        found = read_map(path)
+        nyquist = 0.5 / found.pixel_size
+        return Structure(
+            found.density, found.pixel_size, label, group, path, support_radius(found.density, found.pixel_size),
+            nyquist if k_max is None else min(k_max, nyquist), "map",
+        )
+    if k_max is None:
+        raise InputError(
+            "an atomic structure has no pixel size of its own", file=path, remedy="Give a resolution or a pixel size."
+        )
+    from . import atoms
+
+    model = atoms.read_atoms(
+        path, atom_model=atom_model, atom_radius=atom_radius, residue_model=residue_model, select=select
+    )
+    density = atoms.band_limited_density(model, k_max)
+    return Structure(
+        density.values, density.pixel_size, label, group, path, model.radius, k_max, "atoms", model.description()
+    )
+
+
+def save(path: str | Path, structure: Structure, views: ViewTable, parameters: dict[str, Any] | None = None) -> None:
+    """Write a structure and its views to an HDF5 file, whole or not at all.
+
+    Datasets: ``density`` [z, y, x], ``views/rot``, ``views/tilt`` (degrees), ``views/weight`` (sum 1) and, for HEALPix views,
+    ``views/cell``. Attributes carry units; those named ``parameter.…`` are what made the file.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as handle:
+        handle.attrs["format"] = FORMAT
+        density = handle.create_dataset("density", data=structure.density, compression="gzip", compression_opts=1)
+        density.attrs["axes"] = "z, y, x; the centre is index N // 2"
+        for name, value in (("pixel_size", structure.pixel_size), ("radius", structure.radius)):
+            handle.attrs[name] = value
+            handle.attrs[f"{name}.unit"] = "Å"
+        handle.attrs["k_max"] = structure.k_max
+        handle.attrs["k_max.unit"] = "1/Å"
+        for name in ("label", "symmetry", "kind"):
+            handle.attrs[name] = getattr(structure, name)
+        handle.attrs["source"] = str(structure.source)
+        for prefix, values in (("metadata", structure.metadata), ("parameter", parameters or {})):
+            for name, value in values.items():
+                if value is not None:
+                    handle.attrs[f"{prefix}.{name}"] = value
+        group = handle.create_group("views")
+        for name, values, unit in (
+            ("rot", views.rot_deg, "degree"), ("tilt", views.tilt_deg, "degree"), ("weight", views.weights, "1")
+        ):
+            group.create_dataset(name, data=values).attrs["unit"] = unit
+        group.attrs["symmetry"] = views.symmetry
+        group.attrs["step_deg"] = views.step_deg
+        if views.nside is not None and views.cells is not None:
+            group.attrs["nside"] = views.nside
+            group.create_dataset("cell", data=views.cells)
+
+
+def load(path: str | Path) -> tuple[Structure, ViewTable]:
+    """Read what :func:`save` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    try:
+        with h5py.File(path, "r") as handle:
+            if handle.attrs.get("format") != FORMAT:
+                raise InputError("HDF5 file holds no structure", file=path, remedy="Make it anew with 'templates'.")
+            return _structure_of(handle), _views_of(handle["views"])
+    except FileNotFoundError:
+        raise InputError("structure does not exist", file=path, remedy="Check the name.") from None
+    except (OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"structure cannot be read ({reason})", file=path, remedy="Make it anew with 'templates'."
+        ) from None
+
+
+def _structure_of(handle: h5py.File) -> Structure:
+    start = "metadata."
+    plain = {
+        name[len(start) :]: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        for name, value in handle.attrs.items()
+        if name.startswith(start)
+    }
+    return Structure(
+        density=handle["density"][()],
+        pixel_size=float(handle.attrs["pixel_size"]),
+        label=str(handle.attrs["label"]),
+        symmetry=str(handle.attrs["symmetry"]),
+        source=Path(str(handle.attrs["source"])),
+        radius=float(handle.attrs["radius"]),
+        k_max=float(handle.attrs["k_max"]),
+        kind=str(handle.attrs["kind"]),
+        metadata=plain,
+    )
+
+
+def _views_of(group: h5py.Group) -> ViewTable:
+    has_cells = "cell" in group
+    return ViewTable(
+        rot_deg=group["rot"][()],
+        tilt_deg=group["tilt"][()],
+        weights=group["weight"][()],
+        symmetry=str(group.attrs["symmetry"]),
+        step_deg=float(group.attrs["step_deg"]),
+        nside=int(group.attrs["nside"]) if has_cells else None,
+        cells=group["cell"][()] if has_cells else None,
+    )
+
+
+def _suffixes(path: Path) -> list[str]:
+    """The ending of a file name, lower case, with a compression ending apart."""
+    endings = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if endings and endings[-1] in _COMPRESSED:
+        return endings
+    return endings[-1:]
+
+
+def _stem(path: Path) -> str:
+    name = path.name
+    for suffix in reversed(_suffixes(path)):
+        name = name[: len(name) - len(suffix)]
+    return name or path.name
+
+
+def _kind(path: Path) -> str:
+    endings = _suffixes(path)
+    ending = endings[0] if endings else ""
+    if ending in (".h5", ".hdf5"):
+        return "h5"
+    if ending in MAP_SUFFIXES:
+        return "map"
+    if ending in ATOM_SUFFIXES:
+        return "atoms"
+    raise InputError(
+        f"file ending {ending!r} is not known", file=path, remedy="Give a .mrc, .map, .pdb, .cif or .h5 file."
+    )
