@@ -4,10 +4,11 @@
     Δf(θ)   = (U + V)/2 + (U − V)/2 · cos 2(θ − θ_ast)
     CTF     = scale · exp(−B k²/4) · (√(1 − A²) sin χ + A cos χ)
 
-Underfocus is positive, and the CTF is then positive at low k, so that protein is bright in a particle that RELION calls
-"white". U and V are in Å, θ_ast is the angle of the U axis from +x towards +y, φ the phase shift of a phase plate, A the
-amplitude contrast. The signed astigmatism U − V is used, as in RELION: where U < V the axis of larger defocus is
-perpendicular to θ_ast, and swapping U with V while turning θ_ast by 90° changes nothing.
+Underfocus is positive, and the CTF is then positive at low k, so that protein is bright in a particle that
+RELION calls "white". U and V are in Å, θ_ast is the angle of the U axis from +x towards +y, φ the phase shift
+of a phase plate, A the amplitude contrast. The signed astigmatism U − V is used, as in RELION: where U < V
+the axis of larger defocus is perpendicular to θ_ast, and swapping U with V while turning θ_ast by 90° changes
+nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import math
 import torch
 from torch import Tensor
 
-# λ = 12.2643247 / √(V (1 + 0.978466e-6 V)) Å with V in volts: h/√(2 m e V) with the relativistic correction e/(2 m c²).
+# λ = 12.2643247 / √(V (1 + 0.978466e-6 V)) Å with V in volts: h/√(2 m e V) with the relativistic correction
+# e/(2 m c²).
 _WAVELENGTH_VOLT = 12.2643247
 _RELATIVISTIC_PER_VOLT = 0.978466e-6
 _ANGSTROM_PER_MM = 1e7
@@ -47,8 +49,8 @@ def ctf(
     Parameters
     ----------
     k : Tensor
-        Length of the spatial frequency, Å⁻¹. Its dtype and device decide those of the result; the phase is evaluated in
-        float64 and only the result is rounded, because χ reaches hundreds of radians.
+        Length of the spatial frequency, Å⁻¹. Its dtype and device decide those of the result; the phase is
+        evaluated in float64 and only the result is rounded, because χ reaches hundreds of radians.
     theta : Tensor
         Angle of the spatial frequency from +kx (along image columns) towards +ky, radians.
     defocus_u, defocus_v : Tensor or float
@@ -75,8 +77,8 @@ def ctf(
 
     Examples
     --------
-    For images m on a polar grid (radii n, angles w), give per-image values as ``[m, 1, 1]``, ``k`` as ``[n, 1]`` and
-    ``theta`` as ``[w]``; the result is ``[m, n, w]``.
+    For images m on a polar grid (radii n, angles w), give per-image values as ``[m, 1, 1]``, ``k`` as ``[n,
+    1]`` and ``theta`` as ``[w]``; the result is ``[m, n, w]``.
     """
     device = k.device
 

@@ -1,6 +1,7 @@
 """Density maps from MRC files, and how far from the centre a map reaches.
 
-As in RELION the centre of a map is voxel ``N // 2`` on every axis; the origin and start fields of the header are ignored.
+As in RELION the centre of a map is voxel ``N // 2`` on every axis; the origin and start fields of the header
+are ignored.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ class DensityMap:
 def read_map(path: str | Path) -> DensityMap:
     """Read a cubic map (``.mrc`` or ``.map``, also compressed with gzip or bzip2).
 
-    Modes 0, 1, 2, 6 and 12 (signed and unsigned integers, half and single precision). The axis order of the header is
-    honoured, its origin and start are ignored.
+    Modes 0, 1, 2, 6 and 12 (signed and unsigned integers, half and single precision). The axis order of the
+    header is honoured, its origin and start are ignored.
 
     Raises
     ------
     InputError
-        If the file is missing or no MRC file, is truncated, complex, not a cube, has no or an anisotropic pixel size,
-        or holds NaN, infinite or only equal values.
+        If the file is missing or no MRC file, is truncated, complex, not a cube, has no or an anisotropic
+        pixel size, or holds NaN, infinite or only equal values.
     """
     path = Path(path)
     try:
@@ -59,7 +60,9 @@ def read_map(path: str | Path) -> DensityMap:
         raise InputError("map does not exist", file=path, remedy="Check the name.") from None
     except (OSError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"map cannot be read ({reason})", file=path, remedy="Give a complete MRC file.") from None
+        raise InputError(
+            f"map cannot be read ({reason})", file=path, remedy="Give a complete MRC file."
+        ) from None
 
 
 def _checked(path: Path, handle: mrcfile.mrcfile.MrcFile) -> DensityMap:
@@ -80,24 +83,31 @@ def _checked(path: Path, handle: mrcfile.mrcfile.MrcFile) -> DensityMap:
     voxel = np.array([handle.voxel_size.x, handle.voxel_size.y, handle.voxel_size.z], dtype=np.float64)
     if not np.all(np.isfinite(voxel)) or np.any(voxel <= 0):
         raise InputError(
-            f"pixel size is {voxel[0]:g} Å", file=path, remedy="Write the pixel size into the header of the map."
+            f"pixel size is {voxel[0]:g} Å",
+            file=path,
+            remedy="Write the pixel size into the header of the map.",
         )
     if np.ptp(voxel) > _ANISOTROPY * voxel.mean():
         sizes = " × ".join(f"{v:g}" for v in voxel)
-        raise InputError(f"pixel size differs between axes ({sizes} Å)", file=path, remedy="Resample the map.")
+        raise InputError(
+            f"pixel size differs between axes ({sizes} Å)", file=path, remedy="Resample the map."
+        )
     if not np.all(np.isfinite(density)):
         count = int(np.count_nonzero(~np.isfinite(density)))
         raise InputError(f"map holds {count} NaN or infinite values", file=path, remedy="Repair the map.")
     if density.min() == density.max():
-        raise InputError(f"map is constant ({density.flat[0]:g})", file=path, remedy="Give a map with a structure.")
+        raise InputError(
+            f"map is constant ({density.flat[0]:g})", file=path, remedy="Give a map with a structure."
+        )
     return DensityMap(np.ascontiguousarray(density), float(voxel.mean()))
 
 
 def support_radius(density: NDArray[np.floating], pixel_size: float) -> float:
-    """Radius about the centre that holds 99.99 % of a map's power above its background, Å, at most half the box.
+    """Radius about the centre that holds 99.99 % of a map's power above its background, Å, at most half the
+    box.
 
-    Background mean and variance are those of the shell between 0.95 and 1 half box. A map with as much power there as
-    inside gets half the box.
+    Background mean and variance are those of the shell between 0.95 and 1 half box. A map with as much power
+    there as inside gets half the box.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """HEALPix cells of the sphere, numbered so that each cell splits exactly into four.
 
-HEALPix (Górski et al., ApJ 622, 759, 2005) divides the sphere into 12 square faces of equal area, and each face into
-``nside²`` cells of equal area. Here a cell is ``face · nside² + x · nside + y`` with 0 ≤ x, y < nside counted from the
-southern corner of the face, for any ``nside`` and not only powers of two; the cells of ``2 nside`` numbered
-(2x, 2y) … (2x+1, 2y+1) tile cell (x, y) of ``nside`` exactly.
+HEALPix (Górski et al., ApJ 622, 759, 2005) divides the sphere into 12 square faces of equal area, and each
+face into ``nside²`` cells of equal area. Here a cell is ``face · nside² + x · nside + y`` with 0 ≤ x, y <
+nside counted from the southern corner of the face, for any ``nside`` and not only powers of two; the cells of
+``2 nside`` numbered (2x, 2y) … (2x+1, 2y+1) tile cell (x, y) of ``nside`` exactly.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def centres(cells: NDArray[np.int64], nside: int) -> NDArray[np.float64]:
     return np.stack([sine * np.cos(azimuth), sine * np.sin(azimuth), z], axis=-1)
 
 
-def _split(cells: NDArray[np.int64], nside: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _split(
+    cells: NDArray[np.int64], nside: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     cells = np.asarray(cells, dtype=np.int64)
     face, rest = np.divmod(cells, nside * nside)
     x, y = np.divmod(rest, nside)

@@ -8,9 +8,9 @@ Convention
     Y(b) = [[cos b, 0, -sin b], [0, 1, 0], [sin b, 0, cos b]]
 
 so that the projection with these angles has the Fourier transform
-``F2D(kx, ky) = F3D(Aᵀ (kx, ky, 0))`` and the viewing direction, in the frame of the structure, is the third row of
-``A``: ``(sin tilt cos rot, sin tilt sin rot, cos tilt)``. This is the matrix of RELION's ``Euler_angles2matrix``.
-Angles are degrees and matrices are ``[..., 3, 3]``.
+``F2D(kx, ky) = F3D(Aᵀ (kx, ky, 0))`` and the viewing direction, in the frame of the structure, is the third
+row of ``A``: ``(sin tilt cos rot, sin tilt sin rot, cos tilt)``. This is the matrix of RELION's
+``Euler_angles2matrix``. Angles are degrees and matrices are ``[..., 3, 3]``.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def euler_from_matrix(
     Returns
     -------
     rot, tilt, psi : float64 [...]
-        Degrees; rot and psi in (-180, 180], tilt in [0, 180]. Where tilt is 0 or 180 only one combination of rot and
-        psi is defined; rot is then 0.
+        Degrees; rot and psi in (-180, 180], tilt in [0, 180]. Where tilt is 0 or 180 only one combination of
+        rot and psi is defined; rot is then 0.
     """
     m = np.asarray(matrix, dtype=np.float64)
     sine = np.hypot(m[..., 2, 0], m[..., 2, 1])
@@ -128,8 +128,8 @@ def distance_deg(
     first, second : array_like [..., 3, 3]
         Orientations A; broadcast against each other.
     symmetry : float64 [G, 3, 3], optional
-        Rotations g with density(g x) = density(x), as :func:`cryolike_scipion.engine.symmetry.rotations` gives. The
-        orientations A and A g show the same image.
+        Rotations g with density(g x) = density(x), as :func:`cryolike_scipion.engine.symmetry.rotations`
+        gives. The orientations A and A g show the same image.
 
     Returns
     -------

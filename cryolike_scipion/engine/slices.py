@@ -4,16 +4,16 @@ The transform of a density on voxels x_j (measured from voxel ``N // 2``) is
 
     F(k) = pixel³ · Σ_j ρ(x_j) exp(−2πi k·x_j) ≈ ∫ ρ(x) exp(−2πi k·x) d³x        [ρ · Å³]
 
-and the slice of orientation A at (kx, ky) is ``F(Aᵀ (kx, ky, 0))``. Beyond the structure's own band limit it is 0.
+and the slice of orientation A at (kx, ky) is ``F(Aᵀ (kx, ky, 0))``. Beyond the structure's own band limit it
+is 0.
 
-F is evaluated by a non-uniform FFT of type 2 (finufft; Barnett, Magland & af Klinteberg, SIAM J. Sci. Comput. 41, 2019): divide
-the density by the transform of a kernel, take one zero-padded FFT, and interpolate with the kernel. The padded FFT depends
-on the structure alone, so it is made once; every later view costs its interpolation only.
+F is evaluated by a non-uniform FFT of type 2 (finufft; Barnett, Magland & af Klinteberg, SIAM J. Sci. Comput.
+41, 2019): divide the density by the transform of a kernel, take one zero-padded FFT, and interpolate with the
+kernel. The padded FFT depends on the structure alone, so it is made once; every later view costs its
+interpolation only.
 """
 
 from __future__ import annotations
-
-import warnings
 
 import finufft
 import numpy as np
@@ -27,6 +27,7 @@ from .structures import Structure
 
 _EPS = {torch.complex64: 1e-5, torch.complex128: 1e-12}
 _KERNEL_SAMPLES = 32  # per grid cell, for the transform of the interpolation kernel
+_KERNEL_REACH = 10  # cells of the fine grid; more than half the width of the widest kernel
 _POINTS_AT_ONCE = 1 << 20
 _BAND_SLACK = 1.0 + 1e-9  # a radius equal to the band limit but for rounding is inside
 
@@ -42,31 +43,48 @@ class FourierVolume:
         Precision of the result and of the work.
     eps : float, optional
         Relative accuracy of the transform; default 1e-5 in single and 1e-12 in double precision.
+    k_max : float, optional
+        Radius (1/Å) of the ball that will be asked for; F is 0 beyond it. Default: the structure's own limit.
 
     Notes
     -----
-    Holds (2 N)³ complex values: 134 MB for N = 128 in single precision.
+    Holds at most (2 N)³ complex values, 134 MB for N = 128 in single precision, less where ``k_max`` is below
+    Nyquist.
     """
 
-    def __init__(self, structure: Structure, dtype: torch.dtype = torch.complex64, eps: float | None = None) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        dtype: torch.dtype = torch.complex64,
+        eps: float | None = None,
+        k_max: float | None = None,
+    ) -> None:
         self.pixel_size = structure.pixel_size
-        self.k_max = structure.k_max
+        self.k_max = structure.k_max if k_max is None else min(k_max, structure.k_max)
         self._complex = np.complex64 if dtype == torch.complex64 else np.complex128
         self._real = np.float32 if dtype == torch.complex64 else np.float64
         size = structure.density.shape[0]
         self._fine = fft_friendly(2 * size, 2)
         self._eps = _EPS[dtype] if eps is None else eps
+        # Only the part of the grid that the kernel can reach from within the band is kept.
+        reach = int(np.ceil(self.k_max * _BAND_SLACK * self.pixel_size * self._fine)) + _KERNEL_REACH
+        self._kept = min(self._fine, 2 * reach)
         self._grid = self._padded_transform(structure.density)
-        self._plan = self._new_plan(2, 3)
+        self._plan = self._new_plan(2, (self._kept,) * 3)
 
-    def _new_plan(self, kind: int, dimensions: int) -> finufft.Plan:
+    def _new_plan(self, kind: int, shape: tuple[int, ...]) -> finufft.Plan:
         return finufft.Plan(
-            kind, (self._fine,) * dimensions, eps=self._eps, dtype=np.dtype(self._complex).name,
-            nthreads=torch.get_num_threads(), spreadinterponly=1, upsampfac=2.0,
+            kind,
+            shape,
+            eps=self._eps,
+            dtype=np.dtype(self._complex).name,
+            nthreads=torch.get_num_threads(),
+            spreadinterponly=1,
+            upsampfac=2.0,
         )
 
     def _padded_transform(self, density: NDArray[np.float32]) -> NDArray[np.complexfloating]:
-        """Transform on the fine grid, [z, y, x], zero frequency at ``fine // 2``, ready for interpolation."""
+        """Transform on the fine grid, [z, y, x], zero frequency in the middle, ready for interpolation."""
         size, fine = density.shape[0], self._fine
         offset = np.arange(size) - size // 2
         # (−1)^offset puts zero frequency at the middle of the grid.
@@ -75,11 +93,15 @@ class FourierVolume:
         padded = np.zeros((fine,) * 3, dtype=self._complex)
         place = offset % fine
         padded[np.ix_(place, place, place)] = weighted
-        return scipy.fft.fftn(padded, overwrite_x=True, workers=torch.get_num_threads())
+        transform = scipy.fft.fftn(padded, overwrite_x=True, workers=torch.get_num_threads())
+        if self._kept == fine:
+            return transform
+        middle = slice((fine - self._kept) // 2, (fine + self._kept) // 2)
+        return np.ascontiguousarray(transform[middle, middle, middle])
 
     def _kernel_transform(self, offset: NDArray[np.int64]) -> NDArray[np.float64]:
         """∫ φ(t) exp(−2πi t offset / fine) dt of the interpolation kernel, t in cells of the fine grid."""
-        plan = self._new_plan(1, 1)
+        plan = self._new_plan(1, (self._fine,))
         cells = np.arange(self._fine) - self._fine // 2
         total = np.zeros(len(offset))
         for sample in (np.arange(_KERNEL_SAMPLES) + 0.5) / _KERNEL_SAMPLES:
@@ -94,13 +116,13 @@ class FourierVolume:
         """F at frequencies (kx, ky, kz) in 1/Å, float64 [P, 3] -> complex [P]; 0 beyond the band limit."""
         values = np.zeros(len(frequencies), dtype=self._complex)
         limit = (self.k_max * _BAND_SLACK) ** 2
+        to_grid = 2.0 * np.pi * self.pixel_size * self._fine / self._kept  # a turn is the whole kept grid
         for start in range(0, len(frequencies), _POINTS_AT_ONCE):
             part = frequencies[start : start + _POINTS_AT_ONCE]
             inside = np.einsum("pc,pc->p", part, part) <= limit
             if not inside.any():
                 continue
-            scaled = (2.0 * np.pi * self.pixel_size * part[inside]).astype(self._real)
-            points = np.clip(scaled, -np.pi, np.pi).T.astype(self._real)
+            points = (to_grid * part[inside].T).astype(self._real)
             self._plan.setpts(*(np.ascontiguousarray(axis) for axis in points[::-1]))
             target = values[start : start + _POINTS_AT_ONCE]
             target[inside] = self._plan.execute(self._grid)
@@ -136,7 +158,8 @@ class SliceMaker:
         self._shape = points.shape[:-1]
         self._points = points.reshape(-1, 2)
         self._device = torch.device(device)
-        self.volume = FourierVolume(structure, dtype, eps)
+        largest = float(np.sqrt(np.max(np.sum(self._points**2, axis=1))))
+        self.volume = FourierVolume(structure, dtype, eps, largest)
 
     def __call__(self, rotations: NDArray[np.float64]) -> Tensor:
         """Slices at orientations A, float64 [V, 3, 3] -> complex [V, ...]; for a polar grid [V, n, W/2].

@@ -1,7 +1,7 @@
 """A structure: density on voxels, from a map, an atomic model, or a file of this program.
 
-Everything that compares particles with structures works on :class:`Structure`; where it came from no longer matters
-then. On disk it is an HDF5 file that also holds the table of views.
+Everything that compares particles with structures works on :class:`Structure`; where it came from no longer
+matters then. On disk it is an HDF5 file that also holds the table of views.
 """
 
 from __future__ import annotations
@@ -116,12 +116,20 @@ def read_structure(
         found = read_map(path)
         nyquist = 0.5 / found.pixel_size
         return Structure(
-            found.density, found.pixel_size, label, group, path, support_radius(found.density, found.pixel_size),
-            nyquist if k_max is None else min(k_max, nyquist), "map",
+            found.density,
+            found.pixel_size,
+            label,
+            group,
+            path,
+            support_radius(found.density, found.pixel_size),
+            nyquist if k_max is None else min(k_max, nyquist),
+            "map",
         )
     if k_max is None:
         raise InputError(
-            "an atomic structure has no pixel size of its own", file=path, remedy="Give a resolution or a pixel size."
+            "an atomic structure has no pixel size of its own",
+            file=path,
+            remedy="Give a resolution or a pixel size.",
         )
     from . import atoms
 
@@ -130,19 +138,32 @@ def read_structure(
     )
     density = atoms.band_limited_density(model, k_max)
     return Structure(
-        density.values, density.pixel_size, label, group, path, model.radius, k_max, "atoms", model.description()
+        density.values,
+        density.pixel_size,
+        label,
+        group,
+        path,
+        model.radius,
+        k_max,
+        "atoms",
+        model.description(),
     )
 
 
-def save(path: str | Path, structure: Structure, views: ViewTable, parameters: dict[str, Any] | None = None) -> None:
+def save(
+    path: str | Path, structure: Structure, views: ViewTable, parameters: dict[str, Any] | None = None
+) -> None:
     """Write a structure and its views to an HDF5 file, whole or not at all.
 
-    Datasets: ``density`` [z, y, x], ``views/rot``, ``views/tilt`` (degrees), ``views/weight`` (sum 1) and, for HEALPix views,
-    ``views/cell``. Attributes carry units; those named ``parameter.…`` are what made the file.
+    Datasets: ``density`` [z, y, x], ``views/rot``, ``views/tilt`` (degrees), ``views/weight`` (sum 1) and,
+    for HEALPix views, ``views/cell``. Attributes carry units; those named ``parameter.…`` are what made the
+    file.
     """
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as handle:
         handle.attrs["format"] = FORMAT
-        density = handle.create_dataset("density", data=structure.density, compression="gzip", compression_opts=1)
+        density = handle.create_dataset(
+            "density", data=structure.density, compression="gzip", compression_opts=1
+        )
         density.attrs["axes"] = "z, y, x; the centre is index N // 2"
         for name, value in (("pixel_size", structure.pixel_size), ("radius", structure.radius)):
             handle.attrs[name] = value
@@ -158,7 +179,9 @@ def save(path: str | Path, structure: Structure, views: ViewTable, parameters: d
                     handle.attrs[f"{prefix}.{name}"] = value
         group = handle.create_group("views")
         for name, values, unit in (
-            ("rot", views.rot_deg, "degree"), ("tilt", views.tilt_deg, "degree"), ("weight", views.weights, "1")
+            ("rot", views.rot_deg, "degree"),
+            ("tilt", views.tilt_deg, "degree"),
+            ("weight", views.weights, "1"),
         ):
             group.create_dataset(name, data=values).attrs["unit"] = unit
         group.attrs["symmetry"] = views.symmetry
@@ -180,7 +203,9 @@ def load(path: str | Path) -> tuple[Structure, ViewTable]:
     try:
         with h5py.File(path, "r") as handle:
             if handle.attrs.get("format") != FORMAT:
-                raise InputError("HDF5 file holds no structure", file=path, remedy="Make it anew with 'templates'.")
+                raise InputError(
+                    "HDF5 file holds no structure", file=path, remedy="Make it anew with 'templates'."
+                )
             return _structure_of(handle), _views_of(handle["views"])
     except FileNotFoundError:
         raise InputError("structure does not exist", file=path, remedy="Check the name.") from None

@@ -14,8 +14,8 @@ name       axes
 ``I4``     5-fold along z, 2-fold in the x-z plane at positive x
 =========  ======================================================================
 
-A group is the set of rotations g with ``density(g x) = density(x)``. Orientations ``A`` and ``A g`` then give the same
-image, and the viewing directions v and ``g v`` are equivalent.
+A group is the set of rotations g with ``density(g x) = density(x)``. Orientations ``A`` and ``A g`` then give
+the same image, and the viewing directions v and ``g v`` are equivalent.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ _MAX_FOLD = 360
 
 
 def canonical(name: str) -> str:
-    """The name of a group in one spelling: upper case, ``I`` as ``I2``, Scipion's names (``I222``, …) as RELION's.
+    """The name of a group in one spelling: upper case, ``I`` as ``I2``, Scipion's names (``I222``, …) as
+    RELION's.
 
     Raises
     ------
@@ -78,7 +79,9 @@ def _group(name: str) -> NDArray[np.float64]:
             flip = np.diag([1.0, -1.0, -1.0])
             group = np.concatenate([turns, turns @ flip])
     else:
-        group = _closure([_rotation(axis, 2.0 * np.pi / order) for order, axis in _GENERATORS[name]], _ORDERS[name])
+        group = _closure(
+            [_rotation(axis, 2.0 * np.pi / order) for order, axis in _GENERATORS[name]], _ORDERS[name]
+        )
     group.setflags(write=False)
     return group
 

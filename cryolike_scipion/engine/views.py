@@ -1,12 +1,13 @@
 """Viewing directions with quadrature weights, over the sphere or one asymmetric unit of a point group.
 
 A view is (rot, tilt) in degrees, RELION's convention: the structure is seen along the direction
-``(sin tilt cos rot, sin tilt sin rot, cos tilt)``. The weights of a table sum to 1, so that ``Σ weight f(view)`` is the
-mean over the sphere of any f that has the symmetry of the table.
+``(sin tilt cos rot, sin tilt sin rot, cos tilt)``. The weights of a table sum to 1, so that ``Σ weight
+f(view)`` is the mean over the sphere of any f that has the symmetry of the table.
 
-With symmetry the asymmetric unit is the Dirichlet cell of a direction ``p`` far from every axis, ``{v : v·p ≥ v·(g p)
-for every g}``. Kept are the HEALPix cells whose centre lies in it; the weight of a kept cell is its own area within the
-unit plus the area of the cut cells nearer to it than to any other kept cell or to a mate of one.
+With symmetry the asymmetric unit is the Dirichlet cell of a direction ``p`` far from every axis, ``{v : v·p ≥
+v·(g p) for every g}``. Kept are the HEALPix cells whose centre lies in it; the weight of a kept cell is its
+own area within the unit plus the area of the cut cells nearer to it than to any other kept cell or to a mate
+of one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from . import healpix, symmetry as point_groups
+from . import healpix
+from . import symmetry as point_groups
 from .errors import InputError
 from .rotations import angles_of_directions, directions, matrix_from_euler
 
@@ -34,7 +36,8 @@ class ViewTable:
     rot_deg, tilt_deg : float64 [V]
         RELION's first two Euler angles.
     weights : float64 [V]
-        Quadrature weights; they sum to 1 in a whole table, and to the parents' weights in a table of children.
+        Quadrature weights; they sum to 1 in a whole table, and to the parents' weights in a table of
+        children.
     symmetry : str
         Point group in RELION's names.
     step_deg : float
@@ -95,8 +98,8 @@ def healpix_views(step_deg: float, symmetry: str = "C1") -> ViewTable:
 def cryolike_views(step_deg: float) -> ViewTable:
     """CryoLike's rule: Gauss–Legendre circles in cos tilt, equispaced azimuths on each.
 
-    With d the step in radians there are ``3 + ⌈(3 + round(2π/d))/2⌉`` circles and ``3 + round(2π sin(tilt)/d)`` azimuths on
-    each, the first at rot 0; the weights are normalised to sum 1.
+    With d the step in radians there are ``3 + ⌈(3 + round(2π/d))/2⌉`` circles and ``3 + round(2π
+    sin(tilt)/d)`` azimuths on each, the first at rot 0; the weights are normalised to sum 1.
 
     Raises
     ------
@@ -115,7 +118,9 @@ def cryolike_views(step_deg: float) -> ViewTable:
     return ViewTable(rot, np.rad2deg(np.repeat(tilt, counts)), weights, "C1", float(step_deg))
 
 
-def view_table(rot_deg: ArrayLike, tilt_deg: ArrayLike, weights: ArrayLike | None = None, symmetry: str = "C1") -> ViewTable:
+def view_table(
+    rot_deg: ArrayLike, tilt_deg: ArrayLike, weights: ArrayLike | None = None, symmetry: str = "C1"
+) -> ViewTable:
     """A table of given views; equal weights where none are given.
 
     Raises
@@ -127,7 +132,9 @@ def view_table(rot_deg: ArrayLike, tilt_deg: ArrayLike, weights: ArrayLike | Non
     tilt = np.atleast_1d(np.asarray(tilt_deg, dtype=np.float64))
     weight = np.ones_like(rot) if weights is None else np.atleast_1d(np.asarray(weights, dtype=np.float64))
     if not (len(rot) == len(tilt) == len(weight)) or len(rot) == 0:
-        raise ValueError(f"{len(rot)} rot, {len(tilt)} tilt and {len(weight)} weights do not make a table of views")
+        raise ValueError(
+            f"{len(rot)} rot, {len(tilt)} tilt and {len(weight)} weights do not make a table of views"
+        )
     if not np.all(np.isfinite(np.concatenate([rot, tilt, weight]))):
         raise ValueError("an angle or weight is not a finite number")
     if np.any(weight < 0) or weight.sum() == 0:
@@ -141,8 +148,9 @@ def view_table(rot_deg: ArrayLike, tilt_deg: ArrayLike, weights: ArrayLike | Non
 def view_table_from_file(path: str | Path, symmetry: str = "C1") -> ViewTable:
     """Views from a text file (columns rot, tilt and, if there is one, weight) or a STAR file.
 
-    In a STAR file the columns are ``rlnAngleRot``, ``rlnAngleTilt`` and, if there is one, ``cryolikeViewWeight``. In a text
-    file a line starting with ``#`` is a comment, and columns are separated by white space or commas.
+    In a STAR file the columns are ``rlnAngleRot``, ``rlnAngleTilt`` and, if there is one,
+    ``cryolikeViewWeight``. In a text file a line starting with ``#`` is a comment, and columns are separated
+    by white space or commas.
 
     Raises
     ------
@@ -154,19 +162,24 @@ def view_table_from_file(path: str | Path, symmetry: str = "C1") -> ViewTable:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise InputError(f"views cannot be read ({reason})", file=path, remedy="Give a text or STAR file.") from None
+        raise InputError(
+            f"views cannot be read ({reason})", file=path, remedy="Give a text or STAR file."
+        ) from None
     columns = _star_columns(path, text) if path.suffix.lower() == ".star" else _text_columns(path, text)
     try:
         return view_table(*columns, symmetry=symmetry)
     except ValueError as error:
-        raise InputError(str(error), file=path, remedy="Give one view a row: rot tilt [weight], degrees.") from None
+        raise InputError(
+            str(error), file=path, remedy="Give one view a row: rot tilt [weight], degrees."
+        ) from None
 
 
 def children(table: ViewTable, indices: ArrayLike) -> ViewTable:
     """Four sub-views of each chosen view, each with a quarter of its weight.
 
-    HEALPix views split into the four HEALPix cells that tile theirs. Other views split into the corners of a square of
-    half the side of their cell (its area taken from the weight), in the plane that touches the sphere at the view.
+    HEALPix views split into the four HEALPix cells that tile theirs. Other views split into the corners of a
+    square of half the side of their cell (its area taken from the weight), in the plane that touches the
+    sphere at the view.
 
     Parameters
     ----------
@@ -195,13 +208,17 @@ def children(table: ViewTable, indices: ArrayLike) -> ViewTable:
 
 
 def nearest_view(table: ViewTable, view_directions: ArrayLike) -> NDArray[np.int64]:
-    """Index of the view of the table nearest to each direction [..., 3] under the symmetry of the table: int64 [...]."""
+    """Index of the view nearest to each direction [..., 3] under the table's symmetry: int64 [...]."""
     group = point_groups.rotations(table.symmetry)
-    index, _ = _nearest(_mates(table.directions(), group), len(table), np.asarray(view_directions, dtype=np.float64))
+    index, _ = _nearest(
+        _mates(table.directions(), group), len(table), np.asarray(view_directions, dtype=np.float64)
+    )
     return index
 
 
-def _healpix_table(cells: NDArray[np.int64], weights: NDArray[np.float64], name: str, nside: int) -> ViewTable:
+def _healpix_table(
+    cells: NDArray[np.int64], weights: NDArray[np.float64], name: str, nside: int
+) -> ViewTable:
     rot, tilt = angles_of_directions(healpix.centres(cells, nside))
     return ViewTable(rot, tilt, weights, name, healpix.spacing_deg(nside), nside, cells)
 
@@ -238,7 +255,9 @@ def _in_unit(vectors: NDArray[np.float64], group: NDArray[np.float64]) -> NDArra
     return inside
 
 
-def _asymmetric_cells(nside: int, group: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _asymmetric_cells(
+    nside: int, group: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Cells of one asymmetric unit and their weights, by counting small cells of equal area."""
     split = max(2, int(np.ceil(np.sqrt(_AREA_SAMPLES / healpix.cell_count(nside)))))
     fine_side = split * nside
@@ -278,7 +297,9 @@ def _text_columns(path: Path, text: str) -> list[list[float]]:
         if not words:
             continue
         if len(words) not in (2, 3) or (rows and len(words) != len(rows[0])):
-            raise InputError(f"{len(words)} columns", file=path, row=number, remedy="Give rot tilt [weight] in every row.")
+            raise InputError(
+                f"{len(words)} columns", file=path, row=number, remedy="Give rot tilt [weight] in every row."
+            )
         rows.append([_number(word, path, number) for word in words])
     return [list(column) for column in zip(*rows)] if rows else [[], []]
 
@@ -289,18 +310,28 @@ def _star_columns(path: Path, text: str) -> list[list[float]]:
     try:
         document = cif.read_string(text)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"STAR file cannot be parsed ({error})", file=path, remedy="Check the file.") from None
+        raise InputError(
+            f"STAR file cannot be parsed ({error})", file=path, remedy="Check the file."
+        ) from None
     names = ["_rlnAngleRot", "_rlnAngleTilt", "_cryolikeViewWeight"]
     for block in document:
         table = block.find(names[:2])
         if len(table):
             found = [block.find_loop(name) for name in names]
-            return [[_number(v, path, i) for i, v in enumerate(column, start=1)] for column in found if len(column)]
-    raise InputError("no rlnAngleRot and rlnAngleTilt columns", file=path, remedy="Give a STAR file with both.")
+            return [
+                [_number(v, path, i) for i, v in enumerate(column, start=1)]
+                for column in found
+                if len(column)
+            ]
+    raise InputError(
+        "no rlnAngleRot and rlnAngleTilt columns", file=path, remedy="Give a STAR file with both."
+    )
 
 
 def _number(word: str, path: Path, row: int) -> float:
     try:
         return float(word)
     except ValueError:
-        raise InputError(f"{word!r} is not a number", file=path, row=row, remedy="Give angles in degrees.") from None
+        raise InputError(
+            f"{word!r} is not a number", file=path, row=row, remedy="Give angles in degrees."
+        ) from None
