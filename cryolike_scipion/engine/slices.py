@@ -15,19 +15,17 @@ interpolation only.
 
 from __future__ import annotations
 
-import finufft
 import numpy as np
 import scipy.fft
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from .gridding import KERNEL_REACH, kernel_plan, kernel_transform
 from .polar_grid import PolarGrid, fft_friendly
 from .structures import Structure
 
 _EPS = {torch.complex64: 1e-5, torch.complex128: 1e-12}
-_KERNEL_SAMPLES = 32  # per grid cell, for the transform of the interpolation kernel
-_KERNEL_REACH = 10  # cells of the fine grid; more than half the width of the widest kernel
 _POINTS_AT_ONCE = 1 << 20
 _BAND_SLACK = 1.0 + 1e-9  # a radius equal to the band limit but for rounding is inside
 
@@ -67,28 +65,19 @@ class FourierVolume:
         self._fine = fft_friendly(2 * size, 2)
         self._eps = _EPS[dtype] if eps is None else eps
         # Only the part of the grid that the kernel can reach from within the band is kept.
-        reach = int(np.ceil(self.k_max * _BAND_SLACK * self.pixel_size * self._fine)) + _KERNEL_REACH
+        reach = int(np.ceil(self.k_max * _BAND_SLACK * self.pixel_size * self._fine)) + KERNEL_REACH
         self._kept = min(self._fine, 2 * reach)
         self._grid = self._padded_transform(structure.density)
-        self._plan = self._new_plan(2, (self._kept,) * 3)
-
-    def _new_plan(self, kind: int, shape: tuple[int, ...]) -> finufft.Plan:
-        return finufft.Plan(
-            kind,
-            shape,
-            eps=self._eps,
-            dtype=np.dtype(self._complex).name,
-            nthreads=torch.get_num_threads(),
-            spreadinterponly=1,
-            upsampfac=2.0,
-        )
+        self._plan = kernel_plan(2, (self._kept,) * 3, self._eps, self._complex)
 
     def _padded_transform(self, density: NDArray[np.float32]) -> NDArray[np.complexfloating]:
         """Transform on the fine grid, [z, y, x], zero frequency in the middle, ready for interpolation."""
         size, fine = density.shape[0], self._fine
         offset = np.arange(size) - size // 2
         # (−1)^offset puts zero frequency at the middle of the grid.
-        factor = np.where(offset % 2 == 0, 1.0, -1.0) / self._kernel_transform(offset)
+        factor = np.where(offset % 2 == 0, 1.0, -1.0) / kernel_transform(
+            fine, offset, self._eps, self._complex
+        )
         weighted = density * (factor[:, None, None] * factor[:, None] * factor * self.pixel_size**3)
         padded = np.zeros((fine,) * 3, dtype=self._complex)
         place = offset % fine
@@ -98,19 +87,6 @@ class FourierVolume:
             return transform
         middle = slice((fine - self._kept) // 2, (fine + self._kept) // 2)
         return np.ascontiguousarray(transform[middle, middle, middle])
-
-    def _kernel_transform(self, offset: NDArray[np.int64]) -> NDArray[np.float64]:
-        """∫ φ(t) exp(−2πi t offset / fine) dt of the interpolation kernel, t in cells of the fine grid."""
-        plan = self._new_plan(1, (self._fine,))
-        cells = np.arange(self._fine) - self._fine // 2
-        total = np.zeros(len(offset))
-        for sample in (np.arange(_KERNEL_SAMPLES) + 0.5) / _KERNEL_SAMPLES:
-            plan.setpts(np.array([2.0 * np.pi * sample / self._fine], dtype=self._real))
-            kernel = plan.execute(np.ones(1, dtype=self._complex)).real.astype(np.float64)
-            used = np.flatnonzero(kernel)
-            phase = 2.0 * np.pi / self._fine * np.outer(offset, cells[used] - sample)
-            total += np.cos(phase) @ kernel[used]
-        return total / _KERNEL_SAMPLES
 
     def at(self, frequencies: NDArray[np.float64]) -> NDArray[np.complexfloating]:
         """F at frequencies (kx, ky, kz) in 1/Å, float64 [P, 3] -> complex [P]; 0 beyond the band limit."""

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import symmetry as point_groups
+from .atom_density import band_limited_density
 from .atomic import atomic_path
+from .atoms import read_atoms
 from .density_map import read_map, support_radius
 from .errors import InputError
 from .views import ViewTable
@@ -131,12 +133,10 @@ def read_structure(
             file=path,
             remedy="Give a resolution or a pixel size.",
         )
-    from . import atoms
-
-    model = atoms.read_atoms(
+    model = read_atoms(
         path, atom_model=atom_model, atom_radius=atom_radius, residue_model=residue_model, select=select
     )
-    density = atoms.band_limited_density(model, k_max)
+    density = band_limited_density(model, k_max)
     return Structure(
         density.values,
         density.pixel_size,
