@@ -1,0 +1,52 @@
+"""
+@article{CryoLike2025,
+title = {{CryoLike}: a python package for cryo-electron microscopy image-to-structure likelihood calculations},
+journal = {Acta Crystallographica Section D},
+year = {2025},
+url = {https://www.biorxiv.org/content/10.1101/2024.10.18.619077},
+author = {Tang, Wai Shing and Soules, Jeff and Rangan, Aaditya and Cossio, Pilar}
+}
+
+@article{Rangan2020,
+title = {Factorization of the translation kernel for fast rigid image alignment},
+journal = {Inverse Problems},
+volume = {36},
+number = {2},
+pages = {024001},
+year = {2020},
+doi = {10.1088/1361-6420/ab2aec},
+author = {Rangan, Aaditya and Spivak, Marina and And{\\'e}n, Joakim and Barnett, Alex}
+}
+
+@article{Cossio2013,
+title = {Bayesian analysis of individual electron microscopy images: Towards structures of dynamic and heterogeneous biomolecular assemblies},
+journal = {Journal of Structural Biology},
+volume = {184},
+number = {3},
+pages = {427--437},
+year = {2013},
+doi = {10.1016/j.jsb.2013.10.006},
+author = {Cossio, Pilar and Hummer, Gerhard}
+}
+
+@article{Cossio2017,
+title = {{BioEM}: {GPU}-accelerated computing of {Bayesian} inference of electron microscopy images},
+journal = {Computer Physics Communications},
+volume = {210},
+pages = {163--171},
+year = {2017},
+doi = {10.1016/j.cpc.2016.09.014},
+author = {Cossio, Pilar and Rohr, David and Baruffa, Fabio and Rampp, Markus and Lindenstruth, Volker and Hummer, Gerhard}
+}
+
+@article{Barnett2019,
+title = {A Parallel Nonuniform Fast {Fourier} Transform Library Based on an ``Exponential of Semicircle'' Kernel},
+journal = {SIAM Journal on Scientific Computing},
+volume = {41},
+number = {5},
+pages = {C479--C504},
+year = {2019},
+doi = {10.1137/18M120885X},
+author = {Barnett, Alex H. and Magland, Jeremy and af Klinteberg, Ludvig}
+}
+"""  # noqa: E501

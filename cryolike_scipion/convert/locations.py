@@ -1,0 +1,67 @@
+"""File names that the engine can read: plain, absolute, and in a format it knows.
+
+A stack's name goes into a STAR file, which has no room for spaces, quotes or line feeds; such a file is linked
+under a plain name in the protocol's own folder.  A format that the engine does not read is converted there.
+"""
+
+import os
+import re
+
+from pwem.emlib.image import ImageHandler
+
+_PLAIN = re.compile(r"/[A-Za-z0-9_./+:,=~-]+\Z")
+STACK_EXTENSIONS = (".mrcs", ".mrc", ".st", ".ali", ".map")
+
+
+def is_plain(path):
+    """Whether an absolute path can stand in a STAR file, a shell command and a ``%`` format as it is."""
+    return bool(_PLAIN.match(path))
+
+
+def real_file(name):
+    """Return the absolute path of a location's file, without the ``:mrcs`` that Xmipp adds to some."""
+    return os.path.abspath(re.sub(r":mrcs?\Z", "", name))
+
+
+class StackNames:
+    """Names for the image stacks of a set, each made once.
+
+    Parameters
+    ----------
+    folder : where links and converted stacks go, relative to the project's folder, which is the working
+        directory; made when it is first needed.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._names = {}
+
+    def __call__(self, stack):
+        """Return the name of `stack` for the STAR file; links are relative to the project's folder."""
+        if stack not in self._names:
+            self._names[stack] = self._make(stack, len(self._names) + 1)
+        return self._names[stack]
+
+    def _make(self, stack, number):
+        path = real_file(stack)
+        readable = os.path.splitext(path)[1].lower() in STACK_EXTENSIONS
+        if readable and is_plain(path):
+            return path
+        os.makedirs(self._folder, exist_ok=True)
+        name = os.path.join(self._folder, "stack%05d.mrcs" % number)
+        if readable:
+            link(path, name)
+        else:
+            source = os.path.splitext(name)[0] + os.path.splitext(path)[1]
+            link(path, source)
+            ImageHandler().convertStack(source, name)
+        return name
+
+
+def link(source, name):
+    """Make the symbolic link `name` to `source`, in place of whatever link has this name."""
+    temporary = name + ".tmp"
+    if os.path.lexists(temporary):
+        os.remove(temporary)
+    os.symlink(os.path.abspath(source), temporary)
+    os.replace(temporary, name)

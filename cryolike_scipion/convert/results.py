@@ -1,0 +1,119 @@
+"""What the engine wrote, as Scipion items: scores and poses of particles, and templates."""
+
+import json
+import os
+
+import numpy as np
+from pwem.objects import Transform
+from pyworkflow.object import Float, Integer, String
+
+from ..constants import COEFFICIENTS, COEFFICIENTS_HASH, ITEM_ID, STATUS_OK
+from ..objects import (
+    COEFFICIENTS_ATTRIBUTE,
+    COEFFICIENTS_HASH_ATTRIBUTE,
+    SCORE_ATTRIBUTES,
+    CryolikeTemplates,
+)
+from .poses import transforms_from_poses
+from .star import read_columns
+
+_POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
+_PYTHON = {Float: float, Integer: int, String: str}
+
+
+class ResultError(Exception):
+    """The engine's files do not fit the input; the text says what is wrong."""
+
+
+class ParticleScores:
+    """The rows of the engine's ``particles.star``, found by the id of the Scipion item.
+
+    Parameters
+    ----------
+    star : path of the engine's ``particles.star``.
+    pixel : pixel size of the particles in Å.
+    """
+
+    def __init__(self, star, pixel):
+        columns = read_columns(star, "particles", (ITEM_ID,) + _POSE + tuple(SCORE_ATTRIBUTES))
+        missing = [name for name in (ITEM_ID,) + _POSE + tuple(SCORE_ATTRIBUTES) if name not in columns]
+        if missing:
+            raise ResultError("{} lacks the columns {}".format(star, ", ".join(missing)))
+        self._star = star
+        self._row = {int(text): row for row, text in enumerate(columns[ITEM_ID])}
+        self._values = {attribute: (kind, [_PYTHON[kind](text) for text in columns[name]])
+                        for name, (attribute, kind) in SCORE_ATTRIBUTES.items()}
+        poses = [np.array(columns[name], dtype=np.float64) for name in _POSE]
+        self._matrices = transforms_from_poses(*poses, pixel)
+
+    def __len__(self):
+        return len(self._row)
+
+    def row(self, item_id):
+        """Return the row of a particle in ``particles.star``, counted from 1."""
+        if item_id not in self._row:
+            raise ResultError("%s has no row for particle %d" % (self._star, item_id))
+        return self._row[item_id] + 1
+
+    def apply(self, item):
+        """Put scores and pose on the particle `item`; its class is its best structure, 0 if it has none."""
+        row = self.row(item.getObjId()) - 1
+        for attribute, (kind, values) in self._values.items():
+            setattr(item, attribute, kind(values[row]))
+        item.setTransform(Transform(matrix=self._matrices[row]))
+        item.setClassId(item.getAttributeValue("_cryolike_bestStructure"))
+
+    def count_bad(self):
+        """Return how many particles could not be scored."""
+        return sum(status != STATUS_OK for status in self._values["_cryolike_status"][1])
+
+    def assigned(self, structures):
+        """Return how many particles chose each of this many structures: ndarray, int64, [K]."""
+        chosen = np.array(self._values["_cryolike_bestStructure"][1], dtype=np.int64)
+        return np.bincount(chosen[chosen > 0], minlength=structures + 1)[1:]
+
+
+class CoefficientPlaces:
+    """Where each particle's polar coefficients are, from the ``particles.star`` of the engine's ``particles``."""
+
+    def __init__(self, star):
+        columns = read_columns(star, "particles", (ITEM_ID, COEFFICIENTS, COEFFICIENTS_HASH))
+        if len(columns) != 3:
+            raise ResultError(f"{star} does not say where the coefficients are")
+        self._star = star
+        self._places = {int(item): (place, made) for item, place, made in
+                        zip(columns[ITEM_ID], columns[COEFFICIENTS], columns[COEFFICIENTS_HASH])}
+
+    def apply(self, item):
+        """Put place and hash of the coefficients on the particle `item`."""
+        if item.getObjId() not in self._places:
+            raise ResultError("%s has no row for particle %d" % (self._star, item.getObjId()))
+        place, made = self._places[item.getObjId()]
+        setattr(item, COEFFICIENTS_ATTRIBUTE, String(place))
+        setattr(item, COEFFICIENTS_HASH_ATTRIBUTE, String(made))
+
+
+def read_templates(path, sources):
+    """Yield the items of a template set.
+
+    Parameters
+    ----------
+    path : the engine's ``templates.json``; names in it are relative to its folder.
+    sources : list of str
+        The structures' own files, in their order.
+    """
+    with open(path, encoding="utf-8") as stream:
+        entries = json.load(stream)
+    if len(entries) != len(sources):
+        raise ResultError("%s has %d structures in place of %d" % (path, len(entries), len(sources)))
+    folder = os.path.dirname(path)
+    for entry, source in zip(entries, sources):
+        item = CryolikeTemplates()
+        item.setFileName(os.path.join(folder, entry["file"]))
+        item.setStructure(source)
+        item.setLabel(entry["label"])
+        item.setSymmetry(entry["symmetry"])
+        item.setViews(entry["views"])
+        if entry.get("preview"):
+            item.setPreview(os.path.join(folder, entry["preview"]))
+        yield item

@@ -1,0 +1,131 @@
+"""Tables in STAR files: just what the two halves exchange.
+
+Values keep their text, because a STAR library that guesses types from the first row would retype or round
+them.  A text that STAR cannot hold in one word or between quotes (a line feed) is refused; file names that are
+such are linked under a plain name instead (:mod:`cryolike_scipion.convert.locations`).
+"""
+
+import os
+import re
+
+_PLAIN = re.compile(r"[^\s'\"#_;$\[\]]\S*\Z")
+_RESERVED = re.compile(r"(data_|loop_|save_|stop_|global_)", re.IGNORECASE)
+_WORD = re.compile(r"""'(?:[^']|'(?=\S))*'(?=\s|$)|"(?:[^"]|"(?=\S))*"(?=\s|$)|\S+""")
+
+
+def quoted(text):
+    """Return `text` as one STAR value.
+
+    Raises
+    ------
+    ValueError
+        If it holds a line feed, or both kinds of quotes in a way that STAR cannot write.
+    """
+    if _PLAIN.match(text) and not _RESERVED.match(text):
+        return text
+    if "\n" not in text and "\r" not in text:
+        for quote in "'\"":
+            if not re.search(quote + r"(\s|$)", text):
+                return quote + text + quote
+    raise ValueError(f"{text!r} cannot be written into a STAR file")
+
+
+def number(value):
+    """Return a number as the shortest text that reads back as the same number."""
+    return repr(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+
+
+class TableWriter:
+    """Write a STAR file table by table, row by row; it takes its name only when it is complete.
+
+    Use as a context manager: on an error the half-written file is removed.
+    """
+
+    def __init__(self, path):
+        self._path = path
+        self._temporary = path + ".tmp"
+        self._stream = None
+
+    def __enter__(self):
+        self._stream = open(self._temporary, "w", encoding="utf-8")
+        self._stream.write("\n# version 30001\n")
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._stream.close()
+        if kind is None:
+            os.replace(self._temporary, self._path)
+        else:
+            os.remove(self._temporary)
+
+    def table(self, name, columns, rows):
+        """Write the table `name`.
+
+        Parameters
+        ----------
+        name : name of its block, without ``data_``.
+        columns : names, without the leading underscore.
+        rows : iterable of lists of texts, already quoted, or of whole lines.
+        """
+        self._stream.write(f"\ndata_{name}\n\nloop_\n")
+        self._stream.writelines("_%s #%d\n" % (column, i + 1) for i, column in enumerate(columns))
+        for row in rows:
+            self._stream.write(row if isinstance(row, str) else " ".join(row) + "\n")
+
+
+def read_columns(path, table, columns):
+    """Read some columns of a table in a file; see :func:`parse_columns`."""
+    with open(path, encoding="utf-8") as stream:
+        return parse_columns(stream, table, columns, path)
+
+
+def parse_columns(lines, table, columns, source):
+    """Read some columns of a table.
+
+    Parameters
+    ----------
+    lines : iterable of the lines of a STAR file.
+    table : name of its block, without ``data_``.
+    columns : names, without the leading underscore.
+    source : what to call the file in an error message.
+
+    Returns
+    -------
+    dict
+        Column name to list of texts, a text a row; columns that the table lacks are left out.
+
+    Raises
+    ------
+    ValueError
+        If the table is not there, or a row has too few values; the text names the file and the line.
+    """
+    numbered = enumerate(lines, 1)
+    if not any(line.strip() == "data_" + table for _, line in numbered):
+        raise ValueError(f"{source}: there is no table data_{table}")
+    names, found, wanted = [], {}, []
+    for count, line in numbered:
+        line = line.strip()
+        if line.startswith("data_"):
+            break
+        if not line or line.startswith("#") or line == "loop_":
+            continue
+        if line.startswith("_"):
+            name = line.split()[0][1:]
+            if name in columns:
+                found[name] = []
+                wanted.append((len(names), found[name]))
+            names.append(name)
+            continue
+        words = _words(line)
+        if len(words) != len(names):
+            raise ValueError("%s, line %d: %d values for %d columns" % (source, count, len(words), len(names)))
+        for index, texts in wanted:
+            texts.append(words[index])
+    return found
+
+
+def _words(line):
+    if "'" not in line and '"' not in line:
+        return line.split()
+    return [word[1:-1] if word[0] in "'\"" and word[-1] == word[0] and len(word) > 1 else word
+            for word in _WORD.findall(line)]

@@ -1,0 +1,125 @@
+"""Scipion forms made from :mod:`cryolike_scipion.parameters`.
+
+A form parameter has the engine parameter's name in Scipion's spelling (``max_shift`` is ``maxShift``), its
+default, unit and help, so that the form, the command line and ``job.json`` always say the same.
+"""
+
+import pyworkflow.protocol.params as params
+from pyworkflow.protocol.constants import LEVEL_ADVANCED, LEVEL_NORMAL
+
+from ..parameters import ParameterError, get
+
+_LISTS = ("strings", "floats")
+_TEXTS = ("str", "strings", "floats")
+
+
+def form_name(name):
+    """Return Scipion's spelling of an engine parameter: ``max_shift`` becomes ``maxShift``."""
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def add_parameters(section, verb, names, **options):
+    """Add engine parameters to a form.
+
+    Parameters
+    ----------
+    section : Form or Group to add to.
+    verb : the engine's verb.
+    names : names of its parameters, in the order wanted.
+    options : anything ``addParam`` takes, for all of them (such as ``condition``).
+    """
+    for name in names:
+        add_parameter(section, verb, name, **options)
+
+
+def add_parameter(section, verb, name, **options):
+    """Add one engine parameter to a form; `options` go before what the parameter itself says."""
+    parameter = get(verb, name)
+    settings = {"label": _label(parameter), "help": _help(parameter),
+                "expertLevel": LEVEL_ADVANCED if parameter.expert else LEVEL_NORMAL}
+    default = parameter.default
+    if parameter.kind == "choice":
+        kind = params.EnumParam
+        settings.update(choices=list(parameter.choices), default=parameter.choices.index(default))
+    elif parameter.kind == "bool":
+        kind = params.BooleanParam
+        settings.update(default=default)
+    elif parameter.kind == "path":
+        kind = params.FileParam
+        settings.update(default="", allowsNull=True)
+    elif parameter.kind in _TEXTS:
+        kind = params.StringParam
+        text = default if isinstance(default, str) else " ".join(str(item) for item in default or ())
+        settings.update(default=text, allowsNull=True)
+    else:
+        kind = params.FloatParam if parameter.kind == "float" else params.IntParam
+        settings.update(default=default, allowsNull=default is None)
+    if "default" in options and parameter.kind == "choice":
+        options["default"] = parameter.choices.index(options["default"])
+    settings.update(options)
+    section.addParam(form_name(name), kind, **settings)
+
+
+def form_values(protocol, verb, names):
+    """Return what a protocol's form says about some engine parameters.
+
+    Parameters
+    ----------
+    protocol : the protocol with that form.
+    verb, names : as for :func:`add_parameters`.
+
+    Returns
+    -------
+    dict
+        Parameter name to value in the parameter's own type; what was left empty is left out.
+
+    Raises
+    ------
+    ParameterError
+        If a value has the wrong type or is out of range.
+    """
+    values = {}
+    for name in names:
+        parameter = get(verb, name)
+        value = getattr(protocol, form_name(name)).get()
+        if parameter.kind == "choice":
+            value = parameter.choices[value]
+        elif isinstance(value, str):
+            value = value.strip()
+            if parameter.kind in _LISTS:
+                value = [_item(parameter, word) for word in value.replace(",", " ").split()]
+        if value not in (None, "", []):
+            values[name] = parameter.check(value)
+    return values
+
+
+def form_errors(protocol, verb, names):
+    """Return what is wrong with these parameters in the form, one line each."""
+    errors = []
+    for name in names:
+        try:
+            form_values(protocol, verb, [name])
+        except ParameterError as error:
+            errors.append(f"{error}.")
+    return errors
+
+
+def _item(parameter, word):
+    if parameter.kind != "floats":
+        return word
+    try:
+        return float(word)
+    except ValueError:
+        raise ParameterError(f"{parameter.name}: a number is expected, not {word!r}") from None
+
+
+def _label(parameter):
+    text = parameter.name.replace("_", " ").capitalize()
+    return f"{text} ({parameter.unit})" if parameter.unit else text
+
+
+def _help(parameter):
+    if parameter.unit:
+        return f"{parameter.help}\n\nUnit: {parameter.unit}."
+    return parameter.help

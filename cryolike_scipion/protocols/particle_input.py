@@ -1,0 +1,70 @@
+"""The part of a form that asks for particles, shared by the nodes that take them."""
+
+import os
+
+from pyworkflow.protocol.params import PointerParam
+
+from ..constants import INPUT_STAR
+from ..convert.particles import write_particles
+from .form import add_parameters
+
+# Scipion knows the pixel size, the amplitude contrast and where the images are; the form does not ask.
+IMAGE_PARAMETERS = ("invert", "background_diameter", "no_normalise")
+
+
+def add_particles(section):
+    """Add the pointer to particles."""
+    section.addParam("inputParticles", PointerParam, pointerClass="SetOfParticles", important=True,
+                     pointerCondition="hasCTF", label="Input particles",
+                     help="Particles with a CTF. Disabled ones are left out.")
+
+
+def add_image_preparation(section, verb):
+    """Add how images are prepared."""
+    add_parameters(section, verb, ("mask_diameter", "resolution") + IMAGE_PARAMETERS)
+
+
+def particle_errors(particles, mask_diameter, resolution):
+    """Return why some particles cannot be used, one line each.
+
+    Parameters
+    ----------
+    particles : SetOfParticles, or None.
+    mask_diameter, resolution : float or None
+        From the form, in Å.
+    """
+    if particles is None:
+        return ["Choose the input particles."]
+    if particles.getSize() == 0:
+        return ["The input set is empty. Choose a set that has particles."]
+    errors = []
+    if not particles.hasCTF():
+        errors.append("The particles have no CTF. Estimate it on the micrographs and extract the particles with it, or "
+                      "import them from a STAR file that holds it.")
+    if particles.isPhaseFlipped():
+        errors.append("The particles' phases are flipped, but the likelihood models the CTF of images as they were "
+                      "taken. Use the particles from before phase flipping.")
+    pixel = particles.getSamplingRate() or 0.0
+    if pixel <= 0:
+        return errors + ["The particles have no pixel size. Set it when importing them."]
+    dimensions = particles.getDimensions()
+    if dimensions and dimensions[0] != dimensions[1]:
+        errors.append("The particle images are not square (%d x %d). Extract them in square boxes." % dimensions[:2])
+    width = pixel * (dimensions[0] if dimensions else 0)
+    if width and mask_diameter and mask_diameter > width:
+        errors.append(f"The mask diameter of {mask_diameter:g} Å is larger than the box of {width:g} Å. Give a smaller one, or none.")
+    if resolution and resolution < 2 * pixel * (1 - 1e-6):
+        errors.append(f"A resolution of {resolution:g} Å is beyond the particles' Nyquist limit of {2 * pixel:g} Å. Give a larger number, or "
+                      "none.")
+    return errors
+
+
+def write_input_particles(protocol, particles):
+    """Write the particles' STAR file; return the job's parameters that name it.
+
+    Image names in it are absolute, or relative to the project's folder, which is where steps run.
+    """
+    star = protocol._getExtraPath(INPUT_STAR)
+    count = write_particles(particles, star, protocol._inputFolder())
+    protocol.info("%d particles were written to %s" % (count, star))
+    return {"particles": [star], "root": os.getcwd()}

@@ -1,0 +1,90 @@
+"""The node *convert particles*: images brought onto the polar Fourier grid once, for several likelihood runs."""
+
+from pwem.objects import SetOfParticles
+
+from ..constants import OUTPUT_STAR
+from ..convert.results import CoefficientPlaces
+from ..objects import COEFFICIENTS_ATTRIBUTE
+from .form import add_parameters
+from .particle_input import (
+    IMAGE_PARAMETERS,
+    add_image_preparation,
+    add_particles,
+    particle_errors,
+    write_input_particles,
+)
+from .protocol_base import ProtCryolikeBase, set_identity
+
+_RESOURCES = ("downsample", "bad_images", "memory", "precision", "batch_images")
+
+
+class ProtCryolikeConvertParticles(ProtCryolikeBase):
+    """Bring particle images onto the polar Fourier grid.
+
+    The output has the same images as the input; each particle also knows where its polar coefficients are, and
+    the hash of what made them.  The likelihood node uses them as long as both are right, and converts afresh
+    what is missing or was made otherwise, so this node only saves time.  The coefficients take about twice the
+    room of the images.
+    """
+
+    _label = "convert particles"
+    _possibleOutputs = {"outputParticles": SetOfParticles}
+    _verb = "particles"
+    _resultFile = OUTPUT_STAR
+
+    # -------------------------- form --------------------------
+
+    def _defineParams(self, form):
+        form.addSection(label="Input")
+        add_particles(form)
+        add_image_preparation(form, "particles")
+        add_parameters(form, "particles", ("downsample",))
+        # A single broken image must not stop a set: it keeps its place and the likelihood node gives it a status.
+        add_parameters(form, "particles", ("bad_images",), default="flag")
+        add_parameters(form, "particles", ("memory", "precision", "batch_images"))
+        self._defineComputing(form)
+
+    def _parameterNames(self):
+        return ("mask_diameter", "resolution") + IMAGE_PARAMETERS + _RESOURCES
+
+    # -------------------------- steps --------------------------
+
+    def _inputIdentity(self):
+        return set_identity(self.inputParticles.get())
+
+    def _writeInput(self):
+        return write_input_particles(self, self.inputParticles.get())
+
+    def _createOutput(self):
+        source = self.inputParticles.get()
+        places = CoefficientPlaces(self._resultPath(OUTPUT_STAR))
+        particles = self._createSetOfParticles()
+        particles.copyInfo(source)
+        particles.copyItems(source, updateItemCallback=lambda item, _: places.apply(item))
+        self._defineOutputs(outputParticles=particles)
+        self._defineSourceRelation(self.inputParticles, particles)
+
+    # -------------------------- info --------------------------
+
+    def _validate(self):
+        return self._formErrors() or particle_errors(
+            self.inputParticles.get(), self.maskDiameter.get(), self.resolution.get())
+
+    def _summary(self):
+        if not hasattr(self, "outputParticles"):
+            return self._progress() or ["Not run yet."]
+        first = self.outputParticles.getFirstItem()
+        return ["%d particles were brought onto the polar grid." % self.outputParticles.getSize(),
+                "The images are the input's; the coefficients are in {}.".format(self._resultPath("")) if first.hasAttribute(COEFFICIENTS_ATTRIBUTE) else ""]
+
+    def _methods(self):
+        if not hasattr(self, "outputParticles"):
+            return []
+        return ["%d particle images were%s%s brought onto a polar Fourier grid with CryoLike [CryoLike2025] by "
+                "non-uniform FFTs [Barnett2019]." % (
+                    self.outputParticles.getSize(),
+                    f" masked at {self.maskDiameter.get():g} Å diameter," if self.maskDiameter.get() else "",
+                    f" limited to {self.resolution.get():g} Å resolution and" if self.resolution.get() else "")]
+
+    def _citations(self):
+        return ["CryoLike2025", "Barnett2019"]

@@ -1,0 +1,240 @@
+"""The node *likelihood*: which structure does each particle show, at which pose, and how sure is it."""
+
+import os
+
+import mrcfile
+from pwem.objects import SetOfClasses3D, SetOfParticles
+from pyworkflow.protocol.params import EnumParam, PointerParam
+
+from ..constants import DENSITY_FILE, OUTPUT_STAR
+from ..convert.classes import add_empty_classes
+from ..convert.results import ParticleScores
+from ..convert.structures import write_structures
+from ..parameters import get
+from .form import add_parameter, add_parameters
+from .particle_input import (
+    IMAGE_PARAMETERS,
+    add_image_preparation,
+    add_particles,
+    particle_errors,
+    write_input_particles,
+)
+from .protocol_base import ProtCryolikeBase, file_identity, set_identity
+from .structure_input import (
+    ATOM_PARAMETERS,
+    add_atoms,
+    add_structures,
+    pointed_structures,
+    structure_errors,
+    structures_identity,
+)
+
+FROM_TEMPLATES, FROM_STRUCTURES = 0, 1
+_SEARCHES = get("likelihood", "search").choices
+_EXHAUSTIVE, _LOCAL, _FIXED = (_SEARCHES.index(name) for name in ("exhaustive", "local", "fixed"))
+
+_GRID = ("max_shift", "shift_step", "shifts_x", "shifts_y", "angular_step", "levels")
+_MODEL = ("noise", "scale", "pilot", "priors", "posterior_angle", "posterior_shift", "keep")
+_RESOURCES = ("bad_images", "memory", "precision", "batch_images", "batch_templates")
+
+
+class ProtCryolikeLikelihood(ProtCryolikeBase):
+    """Compare every particle with every structure.
+
+    Each particle gets the structure that explains it best, its pose, its likelihood, and the probabilities of
+    structure and pose.  Scale, offset and noise of the image are unknown and integrated out.  The scores are
+    attributes of the output particles, so they can be filtered, plotted and exported; with several structures
+    the particles are classes, too, numbered like the structures.
+    """
+
+    _label = "likelihood"
+    _possibleOutputs = {"outputParticles": SetOfParticles, "outputClasses": SetOfClasses3D}
+    _verb = "likelihood"
+    _resultFile = OUTPUT_STAR
+
+    # -------------------------- form --------------------------
+
+    def _defineParams(self, form):
+        form.addSection(label="Input")
+        add_particles(form)
+        form.addParam("structuresFrom", EnumParam, choices=["templates", "structures"], default=FROM_TEMPLATES,
+                      display=EnumParam.DISPLAY_HLIST, label="Compare with",
+                      help="Templates made by 'generate templates', or volumes and atomic structures as they are.")
+        form.addParam("inputTemplates", PointerParam, pointerClass="SetOfCryolikeTemplates", allowsNull=True,
+                      condition="structuresFrom == %d" % FROM_TEMPLATES, label="Input templates",
+                      help="Their order numbers the structures: the first is structure 1.")
+        from_structures = "structuresFrom == %d" % FROM_STRUCTURES
+        add_structures(form, condition=from_structures, allowsNull=True)
+        add_parameter(form, "likelihood", "symmetry", condition=from_structures)
+        add_atoms(form, "likelihood", condition=from_structures)
+        form.addSection(label="Search")
+        add_parameters(form, "likelihood", ("search",))
+        add_parameters(form, "likelihood", _GRID, condition="search != %d" % _FIXED)
+        add_parameters(form, "likelihood", ("local_range",), condition="search == %d" % _LOCAL)
+        form.addSection(label="Images")
+        add_image_preparation(form, "likelihood")
+        # A single broken image must not stop a set: it keeps its place and gets a status.
+        add_parameters(form, "likelihood", ("bad_images",), default="flag")
+        form.addSection(label="Likelihood")
+        add_parameters(form, "likelihood", _MODEL + tuple(name for name in _RESOURCES if name != "bad_images"))
+        self._defineComputing(form)
+
+    def _parameterNames(self):
+        search = self.search.get()
+        names = ("search",) + (_GRID if search != _FIXED else ()) + (("local_range",) if search == _LOCAL else ())
+        if self._fromStructures():
+            names += ("symmetry",)
+            names += ATOM_PARAMETERS if any(not each.is_map for each in self._structures()) else ()
+        return names + ("mask_diameter", "resolution") + IMAGE_PARAMETERS + _MODEL + _RESOURCES
+
+    # -------------------------- steps --------------------------
+
+    def _inputIdentity(self):
+        if self._fromStructures():
+            structures = structures_identity(self._structures())
+        else:
+            structures = [[item.getLabel(), item.getSymmetry()] + file_identity(item.getFileName())
+                          for item in self._templates()]
+        return [set_identity(self.inputParticles.get()), structures]
+
+    def _writeInput(self):
+        job = write_input_particles(self, self.inputParticles.get())
+        if self._fromStructures():
+            structures = self._structures()
+            job["structures"] = write_structures(structures, self._inputFolder())
+            job["labels"] = [structure.label for structure in structures]
+        else:
+            templates = self._templates()
+            job["structures"] = [item.getFileName() for item in templates]
+            job["labels"] = [item.getLabel() for item in templates]
+            job["symmetry"] = [item.getSymmetry() for item in templates]
+        return job
+
+    def _createOutput(self):
+        source = self.inputParticles.get()
+        scores = ParticleScores(self._resultPath(OUTPUT_STAR), source.getSamplingRate())
+        particles = self._createSetOfParticles()
+        particles.copyInfo(source)
+        particles.setAlignmentProj()
+        particles.copyItems(source, updateItemCallback=lambda item, _: scores.apply(item))
+        self.summaryVar.set(self._describeScores(scores))
+        outputs = {"outputParticles": particles}
+        count = self._countStructures()
+        if count > 1:
+            outputs["outputClasses"] = self._createClasses(scores, count)
+        self._defineOutputs(**outputs)
+        for output in outputs.values():
+            self._defineSourceRelation(self.inputParticles, output)
+            for pointer in self.inputStructures if self._fromStructures() else [self.inputTemplates]:
+                self._defineSourceRelation(pointer, output)
+
+    def _createClasses(self, scores, count):
+        """Return the particles as classes, one a structure in their order, empty ones included."""
+        classes = self._createSetOfClasses3D(self.inputParticles)
+        classes.classifyItems(updateItemCallback=lambda item, _: scores.apply(item),
+                              updateClassCallback=self._describeClass)
+        add_empty_classes(classes, range(1, count + 1), self._describeClass)
+        return classes
+
+    def _describeClass(self, item):
+        density = self._resultPath(DENSITY_FILE % item.getObjId())
+        item.setAlignmentProj()
+        item.setObjLabel(self._labels()[item.getObjId() - 1])
+        representative = item.getRepresentative()
+        representative.setLocation(density)
+        with mrcfile.open(density, header_only=True, permissive=True) as file:
+            representative.setSamplingRate(float(file.voxel_size.x))
+
+    # -------------------------- info --------------------------
+
+    def _validate(self):
+        particles = self.inputParticles.get()
+        errors = self._formErrors()
+        errors += particle_errors(particles, self.maskDiameter.get(), self.resolution.get())
+        if self._fromStructures():
+            errors += structure_errors(self._structures(), self.symmetry.get("").replace(",", " ").split())
+        else:
+            errors += self._templateErrors()
+        if particles is not None and self.search.get() != _EXHAUSTIVE and not particles.hasAlignmentProj():
+            errors.append(f"A {_SEARCHES[self.search.get()]} search starts from the particles' poses, and these have none of a 3D refinement. Choose "
+                          "particles with a projection alignment, or the exhaustive search.")
+        priors = self.priors.get("").replace(",", " ").split()
+        if not errors and len(priors) not in (0, self._countStructures()):
+            errors.append("There are %d priors for %d structures. Give one each, or none."
+                          % (len(priors), self._countStructures()))
+        return errors
+
+    def _templateErrors(self):
+        templates = self.inputTemplates.get()
+        if templates is None:
+            return ["Choose the input templates, or compare with structures."]
+        if not self._templates():
+            return ["The template set has no enabled structure. Enable one, or choose another set."]
+        errors = [f"The file of template '{item.getLabel()}' is missing: {item.getFileName()}. Run 'generate templates' again."
+                  for item in self._templates() if not os.path.exists(item.getFileName())]
+        nyquist = 2 * (templates.getSamplingRate() or 0.0)
+        if self.resolution.get() and self.resolution.get() < nyquist * (1 - 1e-6):
+            errors.append(f"A resolution of {self.resolution.get():g} Å is beyond the templates' Nyquist limit of {nyquist:g} Å. Give a larger number, or "
+                          "make templates with a smaller pixel.")
+        return errors
+
+    def _warnings(self):
+        templates, particles = self.inputTemplates.get(), self.inputParticles.get()
+        if self._fromStructures() or templates is None or particles is None:
+            return []
+        if templates.getSamplingRate() > 1.01 * (particles.getSamplingRate() or 0.0):
+            return [f"The templates have larger pixels ({templates.getSamplingRate():0.3f} Å) than the particles ({particles.getSamplingRate():0.3f} Å): detail beyond {2 * templates.getSamplingRate():0.2f} Å is "
+                    "not compared."]
+        return []
+
+    def _summary(self):
+        if not hasattr(self, "outputParticles"):
+            return self._progress() or ["Not run yet."]
+        return self.summaryVar.get("").splitlines()
+
+    def _methods(self):
+        if not hasattr(self, "outputParticles"):
+            return []
+        limit = f" to {self.resolution.get():g} Å resolution" if self.resolution.get() else ""
+        where = {_EXHAUSTIVE: "over all orientations and shifts", _LOCAL: "around their refined poses",
+                 _FIXED: "at their refined poses"}[self.search.get()]
+        return ["%d particles were compared with %d structures%s with CryoLike [CryoLike2025]. For every structure the "
+                "likelihood of each particle was computed %s on a polar Fourier grid [Rangan2020], with the particle's "
+                "unknown scale, offset and noise integrated out as in BioEM [Cossio2013], and summed over poses. Each "
+                "particle was given the structure and the pose of highest probability."
+                % (self.outputParticles.getSize(), self._countStructures(), limit, where)]
+
+    def _citations(self):
+        return ["CryoLike2025", "Rangan2020", "Cossio2013", "Cossio2017"]
+
+    # -------------------------- helpers --------------------------
+
+    def _fromStructures(self):
+        return self.structuresFrom.get() == FROM_STRUCTURES
+
+    def _structures(self):
+        return pointed_structures(self.inputStructures)
+
+    def _templates(self):
+        templates = self.inputTemplates.get()
+        if templates is None:
+            return []
+        return [item.clone() for item in templates.iterItems() if item.isEnabled()]
+
+    def _labels(self):
+        if self._fromStructures():
+            return [structure.label for structure in self._structures()]
+        return [item.getLabel() for item in self._templates()]
+
+    def _countStructures(self):
+        return len(self._labels())
+
+    def _describeScores(self, scores):
+        assigned = scores.assigned(self._countStructures())
+        lines = ["%d particles were compared with %d structures." % (len(scores), len(assigned))]
+        lines += ["%d. %s: %d particles (%0.1f %%)" % (i + 1, label, n, 100.0 * n / max(1, len(scores)))
+                  for i, (label, n) in enumerate(zip(self._labels(), assigned))]
+        bad = scores.count_bad()
+        if bad:
+            lines.append("%d images could not be scored; their attribute _cryolike_status says why." % bad)
+        return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""The Scipion environment of the tests; it has to be set before the first ``import pyworkflow``."""
+
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+_HOSTS = "[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s\n"
+_HAS_SCIPION = importlib.util.find_spec("pyworkflow") is not None
+
+# Two cores are enough for the small cases, and more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+if _HAS_SCIPION:
+    _HOME = tempfile.mkdtemp(prefix="cryolike-scipion-")
+    with open(os.path.join(_HOME, "hosts.conf"), "w") as _stream:
+        _stream.write(_HOSTS)
+    os.environ.update({
+        "SCIPION_DOMAIN": "pwem",
+        "SCIPION_HOSTS": os.path.join(_HOME, "hosts.conf"),
+        "SCIPION_PYTHON": sys.executable,
+        "SCIPION_HOME": _HOME,
+        "SCIPION_USER_DATA": os.path.join(_HOME, "data"),
+        "SCIPION_TEST_NOSYNC": "True",
+        "SCIPION_NOTIFY": "False",
+    })
+
+
+def pytest_unconfigure():
+    """Remove the Scipion home with the projects of this run."""
+    if _HAS_SCIPION:
+        shutil.rmtree(_HOME, ignore_errors=True)
+
+
+def pytest_ignore_collect(collection_path):
+    """Leave out the tests of the Scipion half where there is no Scipion."""
+    return True if collection_path.name.startswith("test_scipion_") and not _HAS_SCIPION else None
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Under CRYOLIKE_REQUIRE_ALL a skipped test is a failed one, unless only the development data are missing."""
+    outcome = yield
+    report = outcome.get_result()
+    reason = str(report.longrepr)
+    if report.skipped and not hasattr(report, "wasxfail") and "development data" not in reason:
+        if os.environ.get("CRYOLIKE_REQUIRE_ALL"):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, but CRYOLIKE_REQUIRE_ALL is set: {reason}"

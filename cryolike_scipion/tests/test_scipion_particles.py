@@ -1,0 +1,151 @@
+"""A Scipion set, written as the engine's STAR file: values, names, groups, what is left out, what is refused."""
+
+import os
+
+import numpy as np
+import pytest
+from pyworkflow.object import Float, Integer, String
+
+from cryolike_scipion.convert.particles import write_particles
+from cryolike_scipion.convert.star import read_columns
+from cryolike_scipion.objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE
+
+from .scipion_sets import ODD_NAME, make_particles, write_stack
+
+STAR = "input.star"
+COLUMNS = ("rlnImageName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift",
+           "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnCtfBfactor",
+           "rlnMicrographName", "cryolikeItemId", "cryolikeCoefficients", "cryolikeCoefficientsHash")
+OPTICS = ("rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
+          "rlnImagePixelSize", "rlnImageSize")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def written(particles):
+    write_particles(particles, STAR, "inputs")
+    return read_columns(STAR, "particles", COLUMNS), read_columns(STAR, "optics", OPTICS)
+
+
+def test_ids_locations_ctf_and_optics():
+    stack = write_stack("a.mrcs", 3)
+    rows, optics = written(make_particles("p.sqlite", [(stack, 3)]))
+    assert rows["cryolikeItemId"] == ["10", "20", "30"]
+    assert rows["rlnImageName"] == [f"{i:06d}@{os.path.abspath('a.mrcs')}" for i in (1, 2, 3)]
+    assert [float(text) for text in rows["rlnDefocusU"]] == [10000 + i / 3 for i in (1, 2, 3)]
+    assert set(rows["rlnDefocusV"]) == {"9000"}
+    assert set(rows["rlnDefocusAngle"]) == {"12.5"}
+    assert "rlnAngleRot" not in rows
+    assert "rlnPhaseShift" not in rows
+    assert optics == {"rlnOpticsGroupName": ["opticsGroup1"], "rlnVoltage": ["200"],
+                      "rlnSphericalAberration": ["1.4"], "rlnAmplitudeContrast": ["0.07"],
+                      "rlnImagePixelSize": ["1.5"], "rlnImageSize": ["16"]}
+
+
+def test_poses_are_relions():
+    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 40), 40)], posed=True)
+    rows, _ = written(particles)
+    random = np.random.default_rng(5)
+    for row in range(40):
+        sent = [random.uniform(-180, 180), random.uniform(0, 180), random.uniform(-180, 180),
+                random.uniform(-5, 5), random.uniform(-5, 5)]
+        got = [float(rows[name][row]) for name in COLUMNS[6:11]]
+        assert np.allclose(sent, got, atol=1e-9)
+
+
+def test_more_rows_than_a_block(monkeypatch):
+    monkeypatch.setattr("cryolike_scipion.convert.particles._BLOCK", 7)
+    rows, _ = written(make_particles("p.sqlite", [(write_stack("a.mrcs", 20), 20)], posed=True))
+    assert rows["cryolikeItemId"] == [str(10 * i) for i in range(1, 21)]
+    assert len(set(rows["rlnAngleRot"])) == 20
+
+
+def test_disabled_particles_are_left_out():
+    def change(particle, number):
+        particle.setEnabled(number % 2 == 1)
+    rows, _ = written(make_particles("p.sqlite", [(write_stack("a.mrcs", 5), 5)], change=change))
+    assert rows["cryolikeItemId"] == ["10", "30", "50"]
+
+
+def test_no_enabled_particle_is_refused_and_leaves_nothing():
+    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)],
+                               change=lambda particle, _: particle.setEnabled(False))
+    with pytest.raises(ValueError, match="no enabled particle"):
+        written(particles)
+    assert not os.path.exists(STAR)
+
+
+def test_a_particle_without_ctf_is_named():
+    def change(particle, number):
+        if number == 1:
+            particle.setCTF(None)
+    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)], change=change, ctf=True)
+    with pytest.raises(ValueError, match="Particle 10 has no CTF"):
+        written(particles)
+    assert sorted(os.listdir(".")) == ["a.mrcs", "p.sqlite"]
+
+
+def test_odd_names_become_links_that_lead_to_the_stack():
+    odd, plain = write_stack(ODD_NAME, 2), write_stack("plain.mrcs", 1)
+    rows, _ = written(make_particles("p.sqlite", [(odd, 2), (plain, 1), (odd, 1)]))
+    first, second, third, fourth = (name.split("@")[1] for name in rows["rlnImageName"])
+    assert first == second == fourth == os.path.join("inputs", "stack00001.mrcs")
+    assert os.path.realpath(first) == os.path.realpath(ODD_NAME)
+    assert third == os.path.abspath("plain.mrcs")
+    assert not os.path.exists("oops")
+
+
+def test_a_format_the_engine_does_not_read_is_converted():
+    import mrcfile
+    from pwem.emlib.image import ImageHandler
+    ImageHandler().convertStack(write_stack("a.mrcs", 3), "with space.stk")
+    rows, _ = written(make_particles("p.sqlite", [("with space.stk", 3)]))
+    name = rows["rlnImageName"][2].split("@")[1]
+    assert np.allclose(mrcfile.read(name), mrcfile.read("a.mrcs"))
+
+
+def test_phase_shift_b_factor_and_micrograph():
+    from pwem.objects import Coordinate
+
+    def change(particle, number):
+        particle.getCTF().setPhaseShift(30.0 * number)
+        particle._rlnCtfBfactor = Float(7.5)
+        coordinate = Coordinate(x=1, y=2)
+        coordinate.setMicName("mic 'a'\n#1.mrc")
+        particle.setCoordinate(coordinate)
+    rows, _ = written(make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)], change=change))
+    assert rows["rlnPhaseShift"] == ["30", "60"]
+    assert rows["rlnCtfBfactor"] == ["7.5", "7.5"]
+    assert rows["rlnMicrographName"] == ["mic__a___1.mrc"] * 2
+
+
+def test_optics_groups_of_a_relion_import_keep_their_values():
+    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 3), 3)], change=lambda particle, number: setattr(
+        particle, "_rlnOpticsGroup", Integer(1 + number % 2)))
+    particles.getAcquisition().opticsGroupInfo.set(
+        "data_optics\nloop_\n_rlnOpticsGroupName #1\n_rlnOpticsGroup #2\n_rlnVoltage #3\n_rlnSphericalAberration #4\n"
+        "_rlnAmplitudeContrast #5\nfirst 1 300 2.7 0.1\n'the second' 2 200 2.0 0.08\n")
+    rows, optics = written(particles)
+    assert rows["rlnOpticsGroup"] == ["1", "2", "1"]
+    assert optics["rlnOpticsGroupName"] == ["the second", "first"]
+    assert optics["rlnVoltage"] == ["200", "300"]
+    assert optics["rlnSphericalAberration"] == ["2", "2.7"]
+
+
+def test_places_of_coefficients_are_carried():
+    def change(particle, number):
+        setattr(particle, COEFFICIENTS_ATTRIBUTE, String(f"{number:06d}@/a b/polar.h5"))
+        setattr(particle, COEFFICIENTS_HASH_ATTRIBUTE, String("abc"))
+    rows, _ = written(make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)], change=change))
+    assert rows["cryolikeCoefficients"] == ["000001@/a b/polar.h5", "000002@/a b/polar.h5"]
+    assert rows["cryolikeCoefficientsHash"] == ["abc", "abc"]
+
+
+def test_single_images_get_index_one():
+    def change(particle, _):
+        particle.setLocation(0, particle.getFileName())
+    rows, _ = written(make_particles("p.sqlite", [(write_stack("one.mrc", 1), 1)], change=change))
+    assert rows["rlnImageName"] == ["000001@" + os.path.abspath("one.mrc")]

@@ -1,0 +1,96 @@
+"""Volumes and atomic structures of Scipion, as files for the engine."""
+
+import os
+
+import mrcfile
+import numpy as np
+import pytest
+from pwem.objects import AtomStruct, Particle, SetOfAtomStructs, SetOfVolumes, Volume
+
+from cryolike_scipion.convert.structures import list_structures, write_structures
+
+from .scipion_sets import write_map
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def volume(path, pixel, label=""):
+    made = Volume(location=path)
+    made.setSamplingRate(pixel)
+    made.setObjLabel(label)
+    return made
+
+
+def test_order_labels_and_sizes_of_a_mixture():
+    write_map("a.mrc")
+    write_map("b.mrc", box=20)
+    volumes = SetOfVolumes(filename="v.sqlite")
+    volumes.setSamplingRate(2.0)
+    for name in ("a.mrc", "b.mrc"):
+        volumes.append(volume(name, 2.0))
+    hidden = volume("a.mrc", 2.0)
+    hidden.setEnabled(False)
+    volumes.append(hidden)
+    atoms = SetOfAtomStructs(filename="s.sqlite")
+    atoms.append(AtomStruct(filename="model.cif"))
+    found = list_structures([AtomStruct(filename="x.pdb"), volumes, volume("a.mrc", 2.5, "odd $(x) %s"), atoms])
+    assert [each.label for each in found] == ["x", "a", "b", "odd $(x) %s", "model"]
+    assert [each.pixel for each in found] == [None, 2.0, 2.0, 2.5, None]
+    assert [each.shape for each in found] == [(), (16, 16, 16), (20, 20, 20), (16, 16, 16), ()]
+    assert [each.source for each in found][1] == os.path.abspath("a.mrc")
+
+
+def test_equal_labels_are_told_apart():
+    write_map("a.mrc")
+    labels = [each.label for each in list_structures([volume("a.mrc", 2.0)] * 3)]
+    assert labels == ["a", "a (2)", "a (3)"]
+
+
+def test_anything_else_is_refused():
+    with pytest.raises(TypeError, match="Particle"):
+        list_structures([Particle()])
+
+
+def test_a_map_is_linked_or_gets_scipions_pixel_size():
+    odd = write_map("a 'b' $(x) %s\n.mrc", pixel=2.0)
+    same, other = write_structures(list_structures([volume(odd, 2.0), volume(odd, 3.25)]), "in")
+    assert os.path.islink(same)
+    assert os.path.realpath(same) == os.path.realpath(odd)
+    assert not os.path.islink(other)
+    with mrcfile.open(other) as file:
+        assert np.allclose(file.voxel_size.tolist(), 3.25)
+        assert np.array_equal(file.data, mrcfile.read(odd))
+    with mrcfile.open(odd) as file:
+        assert np.allclose(file.voxel_size.tolist(), 2.0)
+
+
+def test_other_formats_and_members_of_stacks_become_maps():
+    from pwem.emlib.image import ImageHandler
+    density = mrcfile.read(write_map("a.mrc"))
+    ImageHandler().convert("a.mrc", "b.vol")
+    name, = write_structures(list_structures([volume("b.vol", 4.0)]), "in")
+    with mrcfile.open(name) as file:
+        assert np.allclose(file.data, density)
+        assert np.allclose(file.voxel_size.tolist(), 4.0)
+
+
+def test_atomic_structures_keep_their_extension():
+    for name in ("m 1.CIF", "m.pdb"):
+        with open(name, "w") as stream:
+            stream.write("x")
+    names = write_structures(list_structures([AtomStruct(filename="m 1.CIF"), AtomStruct(filename="m.pdb")]), "in")
+    assert names == [os.path.join("in", "structure001.cif"), os.path.join("in", "structure002.pdb")]
+    assert all(os.path.exists(name) for name in names)
+
+
+def test_writing_twice_follows_a_changed_pixel_size():
+    write_map("a.mrc", pixel=2.0)
+    for pixel in (2.0, 3.0, 2.0):
+        name, = write_structures(list_structures([volume("a.mrc", pixel)]), "in")
+        with mrcfile.open(name) as file:
+            assert np.allclose(file.voxel_size.tolist(), pixel)
+    with mrcfile.open("a.mrc") as file:
+        assert np.allclose(file.voxel_size.tolist(), 2.0)
