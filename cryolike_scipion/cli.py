@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for verb, parameters in VERBS.items():
-        sub = verbs.add_parser(verb, help=SUMMARIES[verb], description=SUMMARIES[verb].capitalize() + ".",
+        sub = verbs.add_parser(verb, help=SUMMARIES[verb], description=SUMMARIES[verb][0].upper() + SUMMARIES[verb][1:] + ".",
                                allow_abbrev=False, argument_default=argparse.SUPPRESS)
         expert = sub.add_argument_group("expert options")
         for parameter in parameters:

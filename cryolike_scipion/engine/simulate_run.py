@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import mrcfile
 import numpy as np
 import torch
 
+from .atomic import atomic_path, write_bytes
 from .errors import InputError
 from .progress import Progress
 from .simulate import HalfPlane, Optics, Truth, clean_images, draw_truth, noisy_images
@@ -104,8 +104,8 @@ def _read(paths: list[Path], parameters: dict[str, Any]) -> tuple[list[Structure
 def _write_stack(path: Path, truth: Truth, makers: list[SliceMaker], plane: HalfPlane, optics: Optics, snr: float,
                  seed: int, progress: Progress) -> None:
     """Write the images, in two passes: the clean ones, whose variance gives the signal factor, then noise on them."""
-    temporary = path.with_name(f".{path.name}.part")
-    with mrcfile.new_mmap(temporary, shape=(len(truth), plane.box, plane.box), mrc_mode=2, overwrite=True) as mrc:
+    shape = (len(truth), plane.box, plane.box)
+    with atomic_path(path) as temporary, mrcfile.new_mmap(temporary, shape=shape, mrc_mode=2) as mrc:
         mrc.set_image_stack()
         mrc.voxel_size = plane.pixel_size
         progress.start(2 * len(truth), "simulate", "images")
@@ -128,7 +128,6 @@ def _write_stack(path: Path, truth: Truth, makers: list[SliceMaker], plane: Half
             mrc.data[which] = noisy_images(clean, signal, truth, which, seed).numpy()
             progress.update(len(which))
         progress.close()
-    os.replace(temporary, path)
 
 
 def _write_star(path: Path, truth: Truth, plane: HalfPlane, optics: Optics, with_truth: bool) -> None:
@@ -153,6 +152,4 @@ def _write_star(path: Path, truth: Truth, plane: HalfPlane, optics: Optics, with
     texts = [values if isinstance(values, list) else [f"{value:.4f}" for value in values]
              for values in columns.values()]
     lines += [" ".join(row) for row in zip(*texts)]
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, ("\n".join(lines) + "\n").encode())

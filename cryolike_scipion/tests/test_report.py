@@ -1,0 +1,143 @@
+"""The report page: self-contained, complete, safe with any label, and with the numbers of the run."""
+
+import re
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from cryolike_scipion import engine
+from cryolike_scipion.engine import report_plots as plots
+from cryolike_scipion.engine.errors import InputError
+from cryolike_scipion.engine.report import render
+from cryolike_scipion.engine.results import Results, StructureEntry
+
+from .helpers import program
+
+NASTY = ["state $()% <b>one</b>", "_Zustand\n“zwei” & $x^"]
+
+
+def made_up(labels, count=120, bad=0):
+    """Results of `count` particles, the last `bad` of which could not be scored."""
+    rng = np.random.default_rng(2)
+    results = Results.empty([StructureEntry(label, f"{k}.mrc") for k, label in enumerate(labels)], count)
+    shape = (len(labels), count)
+    results.integrated = rng.normal(30, 6, shape)
+    results.max = results.integrated + 8
+    results.cc = rng.uniform(0.1, 0.4, shape)
+    results.rot, results.psi = rng.uniform(-180, 180, (2, *shape))
+    results.tilt = np.rad2deg(np.arccos(rng.uniform(-1, 1, shape)))
+    results.origin_x, results.origin_y = rng.normal(0, 5, (2, *shape))
+    results.scale = rng.normal(1, 0.1, shape)
+    results.pose_posterior, results.pose_entropy = rng.uniform(0, 1, shape), rng.uniform(3, 9, shape)
+    results.status[count - bad :] = 2
+    results.update_posteriors()
+    results.parameters = {"search": "exhaustive", "max_shift": None, "structures": ["a b.mrc", "<c>.mrc"]}
+    results.versions = {"cryolike-scipion": "x.y"}
+    return results
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; complains about what is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.sources, self.words = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_is_whole_and_needs_no_network():
+    page = Page(render(made_up(["one", "two"]), "demo"))
+    assert page.tags.count("img") >= 6 and "script" not in page.tags
+    assert all(source.startswith("data:") for source in page.sources)
+
+
+def test_labels_are_shown_as_they_are():
+    text = render(made_up(NASTY), "title <i>&")
+    page = Page(text)
+    assert "b" in page.tags and "i" not in page.tags  # <b> is ours, in the facts
+    assert NASTY[0] in page.words and "title <i>&" in page.words
+    assert "<b>one</b>" not in text
+
+
+def test_the_numbers_are_those_of_the_run():
+    results = made_up(["one", "two"], bad=7)
+    words = " ".join(Page(render(results, "demo")).words)
+    counts = np.bincount(results.best_structure, minlength=3)
+    assert counts[0] == 7 and "7 could not be scored" in words
+    assert f"one {counts[1]}" in words and f"two {counts[2]}" in words
+    share = results.structure_posterior[0, :113].mean()
+    assert f"{100 * share:.1f} ±" in words
+    assert "max_shift automatic" in words and "a b.mrc, <c>.mrc" in words and "cryolike-scipion x.y" in words
+
+
+@pytest.mark.parametrize("labels, count, bad", [(["only"], 30, 0), (["one", "two"], 3, 3), (["a", "b", "c"], 40, 1),
+                                                ([f"model {k}" for k in range(11)], 60, 0)])
+def test_few_structures_many_structures_and_nothing_scored(labels, count, bad):
+    page = Page(render(made_up(labels, count, bad), "demo"))
+    assert ("img" in page.tags) == (bad < count)
+
+
+def test_shares_are_expectations_with_their_deviation():
+    posteriors = np.array([[0.9, 0.2, 1.0, 0.5], [0.1, 0.8, 0.0, 0.5]])
+    share, deviation = plots.population_shares(posteriors)
+    assert share == pytest.approx([0.65, 0.35])
+    rng = np.random.default_rng(0)
+    drawn = (rng.uniform(size=(200000, 4)) < posteriors[0]).mean(axis=1)
+    assert deviation == pytest.approx([drawn.std()] * 2, rel=0.02)
+
+
+def test_histograms_hold_every_particle():
+    results = made_up(["one", "two"])
+    figure = plots.score_histograms({"cc": results.of_best("cc")}, results.best_structure - 1, ["one", "two"])
+    assert sum(patch.get_height() for patch in figure.axes[0].patches) == 120
+    figure = plots.log_odds(results.integrated, ["one", "two"])
+    assert sum(patch.get_height() for patch in figure.axes[0].patches) == 120
+
+
+@pytest.mark.parametrize("label", [*NASTY, "x" * 300, "", "$\\frac{"])
+def test_labels_in_plots_are_one_plain_line(label):
+    text = plots.plain(label)
+    assert "\n" not in text and len(text) <= 45 and not text.startswith("_")
+    figure = plots.populations(np.array([[0.5], [0.5]]), [label, "other"])
+    figure.canvas.draw()  # a text taken for mathematics would fail here
+
+
+def test_the_verb_writes_the_page_and_names_a_missing_result(tmp_path):
+    results = made_up(["one", "two"])
+    (tmp_path / "my run").mkdir()
+    results.save(tmp_path / "my run")
+    engine.run("report", run=str(tmp_path / "my run"))
+    assert "<h1>my run</h1>" in (tmp_path / "my run" / "report.html").read_text(encoding="utf-8")
+    engine.run("report", run=str(tmp_path / "my run"), out=str(tmp_path / "other.html"), title="Title")
+    assert "<h1>Title</h1>" in (tmp_path / "other.html").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="no result"):
+        engine.run("report", run=str(tmp_path))
+
+
+@pytest.mark.parametrize("width", [420, 1400])
+def test_a_browser_shows_the_page(tmp_path, width):
+    browser = program("chromium", "google-chrome", "chromium-browser")
+    path = tmp_path / "report.html"
+    path.write_text(render(made_up(NASTY), "demo"), encoding="utf-8")
+    shot = tmp_path / "shot.png"
+    run = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},1200", "--enable-logging=stderr",
+         f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", path.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True)
+    assert shot.stat().st_size > 10_000
+    assert not re.findall(r"CONSOLE.*", run.stderr)
