@@ -28,13 +28,13 @@ p { margin: .3rem 0; color: var(--soft); }
 .facts b { display: block; font-size: 1.35rem; }
 .plots { display: flex; flex-wrap: wrap; gap: .8rem; }
 figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: .5rem; padding: .8rem;
-         flex: 1 1 22rem; max-width: 100%; }
-figure.wide { flex-basis: 100%; }
+         flex: 1 1 20rem; max-width: min(100%, 32rem); }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .85rem; margin-top: .4rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin-bottom: .8rem; }
 table { border-collapse: collapse; background: #fff; width: 100%; font-size: .9rem; }
-th, td { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; overflow-wrap: anywhere; }
+th, td { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; min-width: 6rem;
+         overflow-wrap: anywhere; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 """
 
@@ -112,13 +112,15 @@ def _structure_plots(results: Results, scored: np.ndarray) -> str:
 
 def _score_plots(results: Results, scored: np.ndarray) -> str:
     scores = {
-        "cross-correlation": "cc", "logLikelihood (nat)": "integrated", "logLikelihoodMax (nat)": "max",
-        "posePosterior": "pose_posterior", "poseEntropy (nat)": "pose_entropy", "scale": "scale"}
-    values = {name: results.of_best(array)[scored] for name, array in scores.items()}
-    figure = plots.score_histograms(values, results.best_structure[scored] - 1, _labels(results))
-    return _plots([(figure, "Scores at each particle's best structure, coloured by that structure. logLikelihood is "
-                            "relative to an image without a particle; poseEntropy is the information gained on the "
-                            "pose.")], wide=True)
+        "cross-correlation": ("cc", "Correlation with the best projection, inside mask and resolution limit."),
+        "logLikelihood (nat)": ("integrated", "Evidence at any pose over that of an image without a particle."),
+        "logLikelihoodMax (nat)": ("max", "The same at the best pose alone."),
+        "posePosterior": ("pose_posterior", "Probability that the pose lies close to the best one."),
+        "poseEntropy (nat)": ("pose_entropy", "Information gained on the pose; 0 says that any pose is as good."),
+        "scale": ("scale", "Contrast: the factor of the projection in the image.")}
+    best, labels = results.best_structure[scored] - 1, _labels(results)
+    return _plots([(plots.score_histogram(title, results.of_best(name)[scored], best, labels), meaning)
+                   for title, (name, meaning) in scores.items()])
 
 
 def _pose_plots(results: Results, scored: np.ndarray) -> str:
@@ -155,9 +157,8 @@ def _table(header: list[str], rows: Iterable[list[str]], numbers: tuple[int, ...
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 
 
-def _plots(figures: list[tuple[Figure, str]], wide: bool = False) -> str:
-    kind = ' class="wide"' if wide else ""
-    parts = [f'<figure{kind}><img alt="{html.escape(caption)}" src="data:image/png;base64,{_png(figure)}">'
+def _plots(figures: list[tuple[Figure, str]]) -> str:
+    parts = [f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{_png(figure)}">'
              f"<figcaption>{html.escape(caption)}</figcaption></figure>" for figure, caption in figures]
     return f'<div class="plots">{"".join(parts)}</div>'
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 COLOURS = ("#2a6f97", "#d1495b", "#66a182", "#edae49", "#7a5195", "#8d6a4f", "#5c6b73", "#c06c84")
 _DECIDED = 0.95  # posterior from which a particle counts as decided
-_STYLE = {"spines": ("top", "right"), "grey": "#5c6b73"}
 
 
 def plain(label: str, length: int = 40) -> str:
@@ -19,30 +20,26 @@ def plain(label: str, length: int = 40) -> str:
     return " " + text if text.startswith("_") else text
 
 
-def score_histograms(
-    scores: dict[str, NDArray[np.float64]], best: NDArray[np.int64], labels: list[str]
+def score_histogram(
+    title: str, values: NDArray[np.float64], best: NDArray[np.int64], labels: list[str]
 ) -> Figure:
-    """A histogram per score, particles grouped by their best structure.
+    """A histogram of one score, particles coloured by their best structure.
 
     Parameters
     ----------
-    scores : title of the score to its value for each particle, [m].
+    title : name and unit of the score.
+    values : float64 [m].
     best : int64 [m], best structure from 0.
     labels : of the structures.
     """
-    figure = Figure(figsize=(10, 2.9 * -(-len(scores) // 3)), layout="constrained")
-    axes = figure.subplots(-(-len(scores) // 3), 3, squeeze=False).ravel()
-    for axis, (title, values) in zip(axes, scores.items()):
-        finite = np.isfinite(values)
+    figure, axis = _figure()
+    finite = np.isfinite(values)
+    if finite.any():
+        edges = np.histogram_bin_edges(values[finite], bins=min(40, max(8, int(np.sqrt(finite.sum())))))
         groups = [values[finite & (best == k)] for k in range(len(labels))]
-        if finite.any():
-            edges = np.histogram_bin_edges(values[finite], bins=min(40, max(8, int(np.sqrt(finite.sum())))))
-            axis.hist(groups, bins=edges, stacked=True, color=_colours(len(labels)))
-        axis.set_title(title, fontsize=10)
-        axis.set_ylabel("particles", fontsize=8)
-        _tidy(axis)
-    for axis in axes[len(scores) :]:
-        axis.axis("off")
+        axis.hist(groups, bins=edges, stacked=True, color=_colours(len(labels)))
+    axis.set_xlabel(title)
+    axis.set_ylabel("particles")
     _legend(figure, labels)
     return figure
 
@@ -56,15 +53,13 @@ def populations(posteriors: NDArray[np.float64], labels: list[str]) -> Figure:
     labels : of the structures.
     """
     share, deviation = population_shares(posteriors)
-    figure = Figure(figsize=(5, 0.8 + 0.45 * len(labels)), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _figure(0.8 + 0.45 * len(labels))
     rows = np.arange(len(labels))
     axis.barh(rows, 100 * share, xerr=100 * deviation, color=_colours(len(labels)), ecolor="#222", capsize=3)
     axis.set_yticks(rows, [plain(label, 24) for label in labels])
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
     axis.set_xlabel("particles (%)")
-    _tidy(axis)
     return figure
 
 
@@ -88,14 +83,12 @@ def population_shares(posteriors: NDArray[np.float64]) -> tuple[NDArray[np.float
 
 def posterior_histogram(chosen: NDArray[np.float64]) -> Figure:
     """Posterior of the best structure: how many particles are decided."""
-    figure = Figure(figsize=(5, 2.9), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _figure()
     axis.hist(chosen, bins=np.linspace(0, 1, 41), color=COLOURS[0])
     axis.axvline(_DECIDED, color=COLOURS[1], lw=1)
     axis.set_title(f"{100 * decided(chosen):.0f} % of the particles above {_DECIDED:g}", fontsize=10)
     axis.set_xlabel("posterior of the best structure")
     axis.set_ylabel("particles")
-    _tidy(axis)
     return figure
 
 
@@ -106,8 +99,7 @@ def decided(chosen: NDArray[np.float64]) -> float:
 
 def log_odds(integrated: NDArray[np.float64], labels: list[str]) -> Figure:
     """Difference of integrated log-likelihood between the first two structures, [2, m], in nat."""
-    figure = Figure(figsize=(5, 2.9), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _figure()
     difference = integrated[0] - integrated[1]
     difference = difference[np.isfinite(difference)]
     reach = float(np.quantile(np.abs(difference), 0.98)) if len(difference) else 1.0
@@ -117,54 +109,51 @@ def log_odds(integrated: NDArray[np.float64], labels: list[str]) -> Figure:
     axis.axvline(0, color="#222", lw=1)
     axis.set_xlabel(f"log-likelihood of {plain(labels[0], 16)} − {plain(labels[1], 16)} (nat)")
     axis.set_ylabel("particles")
-    _tidy(axis)
     return figure
 
 
 def view_distribution(
     rot_deg: NDArray[np.float64], tilt_deg: NDArray[np.float64], best: NDArray[np.int64], labels: list[str]
 ) -> Figure:
-    """Viewing directions on an equal-area chart, rot against cos tilt, a panel per structure [m]."""
-    columns = min(2, len(labels))
-    rows = -(-len(labels) // columns)
-    figure = Figure(figsize=(5 * columns, 2.9 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for k, axis in enumerate(axes):
-        if k >= len(labels):
-            axis.axis("off")
-            continue
-        own = best == k
-        size = float(np.clip(2500 / max(1, own.sum()), 1, 14))
-        axis.scatter(_wrap(rot_deg[own]), np.cos(np.deg2rad(tilt_deg[own])), s=size, alpha=0.7,
-                     color=COLOURS[k % len(COLOURS)], linewidths=0)
-        axis.set_xlim(-180, 180)
-        axis.set_ylim(-1, 1)
-        axis.set_xticks(np.arange(-180, 181, 60))
-        axis.set_xlabel("rot (degree)", fontsize=8)
-        axis.set_ylabel("cos tilt", fontsize=8)
-        axis.set_title(plain(labels[k]), fontsize=10)
-        _tidy(axis)
+    """Viewing directions [m] on an equal-area chart, rot against cos tilt, coloured by the best structure."""
+    figure, axis = _figure()
+    rot = (rot_deg + 180.0) % 360.0 - 180.0
+    colours = np.array(_colours(len(labels)))[best]
+    axis.scatter(rot, np.cos(np.deg2rad(tilt_deg)), s=_dot(len(rot)), alpha=0.7, color=colours, linewidths=0)
+    axis.set_xlim(-180, 180)
+    axis.set_ylim(-1, 1)
+    axis.set_xticks(np.arange(-180, 181, 60))
+    axis.set_xlabel("rot (degree)")
+    axis.set_ylabel("cos tilt")
+    _legend(figure, labels)
     return figure
 
 
 def shift_distribution(origin_x: NDArray[np.float64], origin_y: NDArray[np.float64]) -> Figure:
     """Origins of the best poses, Å, [m]."""
-    figure = Figure(figsize=(4.2, 3.6), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _figure()
     reach = max(1e-3, float(np.abs([origin_x, origin_y]).max(initial=0.0))) * 1.05
-    size = float(np.clip(2500 / max(1, len(origin_x)), 1, 14))
-    axis.scatter(origin_x, origin_y, s=size, alpha=0.7, color=COLOURS[0], linewidths=0)
+    axis.scatter(origin_x, origin_y, s=_dot(len(origin_x)), alpha=0.7, color=COLOURS[0], linewidths=0)
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-reach, reach)
     axis.set_aspect("equal")
     axis.set_xlabel("origin x (Å)")
     axis.set_ylabel("origin y (Å)")
-    _tidy(axis)
     return figure
 
 
-def _wrap(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (degrees + 180.0) % 360.0 - 180.0
+def _figure(height: float = 2.9) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5, height), layout="constrained")
+    axis = figure.subplots()
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    axis.tick_params(labelsize=8, color="#5c6b73")
+    return figure, axis
+
+
+def _dot(count: int) -> float:
+    """Area of a marker that keeps `count` of them apart."""
+    return float(np.clip(2500 / max(1, count), 1, 14))
 
 
 def _colours(count: int) -> list[str]:
@@ -172,16 +161,9 @@ def _colours(count: int) -> list[str]:
 
 
 def _legend(figure: Figure, labels: list[str]) -> None:
-    from matplotlib.patches import Patch
-
-    if len(labels) < 2:
+    """The structures' colours below the plot; none for one structure, and none for more than can be told apart."""
+    if not 2 <= len(labels) <= len(COLOURS):
         return
     handles = [Patch(color=colour) for colour in _colours(len(labels))]
     figure.legend(handles, [plain(label) for label in labels], loc="outside lower center", frameon=False,
-                  ncols=min(4, len(labels)), fontsize=9)
-
-
-def _tidy(axis) -> None:
-    for side in _STYLE["spines"]:
-        axis.spines[side].set_visible(False)
-    axis.tick_params(labelsize=8, color=_STYLE["grey"])
+                  ncols=2, fontsize=8)

@@ -103,7 +103,7 @@ def test_shares_are_expectations_with_their_deviation():
 
 def test_histograms_hold_every_particle():
     results = made_up(["one", "two"])
-    figure = plots.score_histograms({"cc": results.of_best("cc")}, results.best_structure - 1, ["one", "two"])
+    figure = plots.score_histogram("cc", results.of_best("cc"), results.best_structure - 1, ["one", "two"])
     assert sum(patch.get_height() for patch in figure.axes[0].patches) == 120
     figure = plots.log_odds(results.integrated, ["one", "two"])
     assert sum(patch.get_height() for patch in figure.axes[0].patches) == 120
