@@ -80,14 +80,43 @@ def ctf(
     For images m on a polar grid (radii n, angles w), give per-image values as ``[m, 1, 1]``, ``k`` as ``[n,
     1]`` and ``theta`` as ``[w]``; the result is ``[m, n, w]``.
     """
+    lam = wavelength(torch.as_tensor(voltage_kv, dtype=torch.float64, device=k.device))
+    return ctf_of_wavelength(
+        k,
+        theta,
+        defocus_u,
+        defocus_v,
+        defocus_angle_deg,
+        lam,
+        cs_mm,
+        amplitude_contrast,
+        phase_shift_deg,
+        bfactor,
+        scale,
+    )
+
+
+def ctf_of_wavelength(
+    k: Tensor,
+    theta: Tensor,
+    defocus_u: Tensor | float,
+    defocus_v: Tensor | float,
+    defocus_angle_deg: Tensor | float,
+    wavelength_angstrom: Tensor | float,
+    cs_mm: Tensor | float,
+    amplitude_contrast: Tensor | float,
+    phase_shift_deg: Tensor | float = 0.0,
+    bfactor: Tensor | float = 0.0,
+    scale: Tensor | float = 1.0,
+) -> Tensor:
+    """CTF for an electron wavelength in Å in place of a voltage; all else as in :func:`ctf`."""
     device = k.device
 
     def double(value: Tensor | float) -> Tensor:
         return torch.as_tensor(value, dtype=torch.float64, device=device)
 
     k2 = double(k) ** 2
-    u, v, contrast = double(defocus_u), double(defocus_v), double(amplitude_contrast)
-    lam = wavelength(double(voltage_kv))
+    u, v, contrast, lam = (double(x) for x in (defocus_u, defocus_v, amplitude_contrast, wavelength_angstrom))
     axis = torch.deg2rad(double(defocus_angle_deg))
     defocus = 0.5 * (u + v) + 0.5 * (u - v) * torch.cos(2.0 * (double(theta) - axis))
     spherical = 0.5 * math.pi * _ANGSTROM_PER_MM * double(cs_mm) * lam**3

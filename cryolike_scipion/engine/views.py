@@ -4,10 +4,11 @@ A view is (rot, tilt) in degrees, RELION's convention: the structure is seen alo
 ``(sin tilt cos rot, sin tilt sin rot, cos tilt)``. The weights of a table sum to 1, so that ``Σ weight
 f(view)`` is the mean over the sphere of any f that has the symmetry of the table.
 
-With symmetry the asymmetric unit is the Dirichlet cell of a direction ``p`` far from every axis, ``{v : v·p ≥
-v·(g p) for every g}``. Kept are the HEALPix cells whose centre lies in it; the weight of a kept cell is its
-own area within the unit plus the area of the cut cells nearer to it than to any other kept cell or to a mate
-of one.
+A regular table holds HEALPix cells. With symmetry the asymmetric unit is the Dirichlet cell of a direction
+``p`` far from every axis, ``{v : v·p ≥ v·(g p) for every g}``. Kept are the cells whose centre lies in it; the
+weight of a kept cell is its own area within the unit plus the area of the cut cells nearer to it than to any
+other kept cell or to a mate of one. These areas (without symmetry, equal ones) are then changed as little as
+possible so that symmetric functions of low degree are integrated exactly.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
+from scipy.special import eval_legendre
 
 from . import healpix
 from . import symmetry as point_groups
 from .errors import InputError
 from .rotations import angles_of_directions, directions, matrix_from_euler
 
+_MAX_DEGREE = 24  # of the symmetric functions whose integral is made exact
 _AREA_SAMPLES = 400_000  # about how many samples of the sphere measure the areas under symmetry
 
 
@@ -89,7 +92,9 @@ def healpix_views(step_deg: float, symmetry: str = "C1") -> ViewTable:
     nside = healpix.nside_for(step_deg)
     if name == "C1":
         cells = np.arange(healpix.cell_count(nside))
-        weights = np.full(len(cells), 1.0 / len(cells))
+        weights = _exact_at_low_degree(
+            np.full(len(cells), 1.0 / len(cells)), healpix.centres(cells, nside)[None]
+        )
     else:
         cells, weights = _asymmetric_cells(nside, point_groups.rotations(name))
     return _healpix_table(cells, weights, name, nside)
@@ -287,7 +292,37 @@ def _asymmetric_cells(
     slot[orphan] = adopted
     slot[~orphan] = np.searchsorted(kept, owner[~orphan])
     area = np.bincount(slot, minlength=len(kept)).astype(np.float64)
-    return kept, area / area.sum()
+    mates = _mates(healpix.centres(kept, nside), group).reshape(len(group), len(kept), 3)
+    return kept, _exact_at_low_degree(area / area.sum(), mates)
+
+
+def _exact_at_low_degree(weights: NDArray[np.float64], mates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights [V] changed so that symmetrised Legendre functions P_l(v·c) of views with mates [G, V, 3] have
+    mean 0.
+
+    The change is the smallest in Σ δ²/weight; the degree is the highest up to ``_MAX_DEGREE`` that leaves
+    four views for a condition and every weight positive.
+    """
+    degree = min(_MAX_DEGREE, int(np.sqrt(mates.shape[0] * mates.shape[1] / 4.0)) - 1)
+    rng = np.random.default_rng(0)
+    while degree >= 1:
+        rows = [np.ones(len(weights))]
+        for order in range(1, degree + 1):
+            invariants = (2 * order + 1) // len(mates) + 2  # at least as many as there are; more do no harm
+            centres = rng.normal(size=(invariants, 3))
+            centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+            rows.extend(eval_legendre(order, np.clip(mates @ c, -1.0, 1.0)).mean(axis=0) for c in centres)
+        conditions = np.array(rows)
+        wanted = np.zeros(len(rows))
+        wanted[0] = 1.0
+        value, vector = np.linalg.eigh(conditions * weights @ conditions.T)
+        used = value > 1e-11 * value[-1]
+        gap = vector[:, used].T @ (wanted - conditions @ weights)
+        change = weights * (conditions.T @ (vector[:, used] @ (gap / value[used])))
+        if np.all(weights + change > 0):
+            return (weights + change) / (weights + change).sum()
+        degree //= 2
+    return weights
 
 
 def _text_columns(path: Path, text: str) -> list[list[float]]:
