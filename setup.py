@@ -31,7 +31,14 @@ setup(
     python_requires=">=3.8",
     packages=find_packages(include=[MODULE, MODULE + ".*"]),
     package_data={MODULE: ["*.png", "*.conf", "protocols.conf", "templates/*"]},
-    install_requires=["scipion-pyworkflow>=3.0.31", "scipion-em>=3.0.24", "numpy", "h5py", "mrcfile", "matplotlib"],
+    install_requires=[
+        "scipion-pyworkflow>=3.0.31",
+        "scipion-em>=3.0.24",
+        "numpy",
+        "h5py",
+        "mrcfile",
+        "matplotlib",
+    ],
     extras_require={"engine": list(constant("constants.py", "ENGINE_REQUIREMENTS"))},
     entry_points={
         "pyworkflow.plugin": ["cryolike_scipion = cryolike_scipion"],

@@ -39,7 +39,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return _work(verb, parameters)
 
 
-def read_job(path: str, device: Optional[str] = None, threads: Optional[int] = None) -> Tuple[str, Dict[str, Any]]:
+def read_job(
+    path: str, device: Optional[str] = None, threads: Optional[int] = None
+) -> Tuple[str, Dict[str, Any]]:
     """Read the verb and its completed parameters from a job file.
 
     Parameters
@@ -60,8 +62,10 @@ def read_job(path: str, device: Optional[str] = None, threads: Optional[int] = N
     if not isinstance(job, dict) or set(job) != {"version", "verb", "parameters"}:
         raise ParameterError(f"{path}: a job file holds version, verb and parameters, and nothing else")
     if job["version"] != __version__:
-        raise ParameterError(f"{path}: was written by version {job['version']}, but this is {PROGRAM} {__version__}. "
-                             "Install the same version in both environments.")
+        raise ParameterError(
+            f"{path}: was written by version {job['version']}, but this is {PROGRAM} {__version__}. "
+            "Install the same version in both environments."
+        )
     verb, given = job["verb"], job["parameters"]
     if not isinstance(verb, str) or verb not in VERBS or verb == "run":
         raise ParameterError(f"{path}: unknown verb {verb!r}")
@@ -69,7 +73,10 @@ def read_job(path: str, device: Optional[str] = None, threads: Optional[int] = N
         raise ParameterError(f"{path}: parameters must be a table of names and values")
     names = [parameter.name for parameter in VERBS[verb]]
     overrides = {"device": device, "threads": threads}
-    given = {**given, **{name: value for name, value in overrides.items() if value is not None and name in names}}
+    given = {
+        **given,
+        **{name: value for name, value in overrides.items() if value is not None and name in names},
+    }
     try:
         return verb, complete(verb, given)
     except ParameterError as error:
@@ -87,13 +94,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROGRAM, allow_abbrev=False,
-                     description="Which structure does each cryo-EM particle show, at which pose, and how sure is it?")
+    parser = _Parser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        description="Which structure does each cryo-EM particle show, at which pose, and how sure is it?",
+    )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for verb, parameters in VERBS.items():
-        sub = verbs.add_parser(verb, help=SUMMARIES[verb], description=SUMMARIES[verb][0].upper() + SUMMARIES[verb][1:] + ".",
-                               allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        sub = verbs.add_parser(
+            verb,
+            help=SUMMARIES[verb],
+            description=SUMMARIES[verb][0].upper() + SUMMARIES[verb][1:] + ".",
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
         expert = sub.add_argument_group("expert options")
         for parameter in parameters:
             _add_option(expert if parameter.expert else sub, parameter)
@@ -148,8 +163,10 @@ def _number(text: str) -> Union[int, float, str]:
 
 def _work(verb: str, parameters: Dict[str, Any]) -> int:
     if sys.version_info < (3, 10):
-        return _refuse(verb, f"the engine needs Python 3.10 or later, and {sys.executable} is "
-                             f"{platform.python_version()}")
+        return _refuse(
+            verb,
+            f"the engine needs Python 3.10 or later, and {sys.executable} is {platform.python_version()}",
+        )
     if parameters.get("threads") is not None:
         # before torch is imported: its OpenMP reads the variable once
         os.environ["OMP_NUM_THREADS"] = str(parameters["threads"])
@@ -158,14 +175,20 @@ def _work(verb: str, parameters: Dict[str, Any]) -> int:
         from .engine.compute import use_threads
         from .engine.errors import InputError
     except ModuleNotFoundError as error:
-        return _refuse(verb, f"the Python package {error.name!r} is missing in {sys.executable}. "
-                             "Install the engine: pip install 'scipion-em-cryolike[engine]'.")
+        return _refuse(
+            verb,
+            f"the Python package {error.name!r} is missing in {sys.executable}. "
+            "Install the engine: pip install 'scipion-em-cryolike[engine]'.",
+        )
     progress = engine.Progress()
     try:
         _start_log(_log_file(verb, parameters), progress.shows_bar)
     except OSError as error:
-        return _refuse(verb, f"{parameters.get('out')}: the output folder cannot be used ({error.strerror}). "
-                             "Give another --out.")
+        return _refuse(
+            verb,
+            f"{parameters.get('out')}: the output folder cannot be used ({error.strerror}). "
+            "Give another --out.",
+        )
     try:
         threads = use_threads(parameters.get("threads"))
         _log_start(verb, parameters, threads)
@@ -226,22 +249,37 @@ def _start_log(path: Optional[Path], shows_bar: bool) -> None:
 def _log_start(verb: str, parameters: Dict[str, Any], threads: int) -> None:
     import numpy
     import torch
-    logger.debug("%s %s %s, Python %s, numpy %s, torch %s, %d threads, %s, %s", PROGRAM, __version__, verb,
-                 platform.python_version(), numpy.__version__, torch.__version__, threads, platform.machine(),
-                 time.strftime("%Y-%m-%d %H:%M:%S %z"))
+
+    logger.debug(
+        "%s %s %s, Python %s, numpy %s, torch %s, %d threads, %s, %s",
+        PROGRAM,
+        __version__,
+        verb,
+        platform.python_version(),
+        numpy.__version__,
+        torch.__version__,
+        threads,
+        platform.machine(),
+        time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    )
     logger.debug("parameters %s", json.dumps(parameters, ensure_ascii=False))
 
 
 def _crash(verb: str, error: Exception) -> int:
     logger.debug("%s", traceback.format_exc())
-    logs = [handler.baseFilename for handler in logging.getLogger("cryolike_scipion").handlers
-            if isinstance(handler, logging.FileHandler)]
+    logs = [
+        handler.baseFilename
+        for handler in logging.getLogger("cryolike_scipion").handlers
+        if isinstance(handler, logging.FileHandler)
+    ]
     if logs:
         where = f"The traceback is in {logs[0]}."
     else:
         where = "The traceback follows."
         traceback.print_exc()
-    print(f"{PROGRAM} {verb}: unexpected {type(error).__name__}: {_one_line(error)}. {where}", file=sys.stderr)
+    print(
+        f"{PROGRAM} {verb}: unexpected {type(error).__name__}: {_one_line(error)}. {where}", file=sys.stderr
+    )
     return 1
 
 

@@ -167,6 +167,7 @@ def get(verb: str, name: str) -> Parameter:
     raise KeyError(f"{verb} has no parameter {name}")
 
 
+# fmt: off
 # ---------------------------------------------------------------- shared by several verbs
 
 _OUT = Parameter(
@@ -177,8 +178,8 @@ _LABELS = Parameter(
     help="A name for each structure, in their order, for tables and plots. Default: the file names.")
 _SYMMETRY = Parameter(
     "symmetry", "strings", default=("C1",), metavar="NAME",
-    help="Point group of each structure, one for all or one each, in RELION's names (C1, C4, D2, T, O, I1, …). "
-         "A higher symmetry leaves fewer views to search.")
+    help="Point group of each structure, one for all or one each, in RELION's names (C1, C4, D2, T, O, I1, "
+         "…). A higher symmetry leaves fewer views to search.")
 _RESOLUTION = Parameter(
     "resolution", "float", unit="Å", metavar="A", above=0,
     help="Use detail down to this resolution only. A larger value uses less detail: faster, and safer where "
@@ -186,8 +187,8 @@ _RESOLUTION = Parameter(
 _ATOMS = (
     Parameter(
         "atom_model", "choice", default="factors", choices=("factors", "gaussian", "sphere"), expert=True,
-        help="How an atom becomes density: electron scattering factors, a Gaussian, or a hard sphere. "
-             "For atomic structures only; maps are taken as they are."),
+        help="How an atom becomes density: electron scattering factors, a Gaussian, or a hard sphere. For "
+             "atomic structures only; maps are taken as they are."),
     Parameter(
         "atom_radius", "float", unit="Å", metavar="A", above=0, expert=True,
         help="Radius of a Gaussian atom or of a hard sphere. A larger radius makes a smoother density. "
@@ -203,17 +204,17 @@ _ATOMS = (
 )
 _PARTICLES = Parameter(
     "particles", "paths", metavar="FILE", required=True,
-    help="Particles: a RELION STAR file (any version), a cryoSPARC .cs file, or the folder of a RELION job or "
-         "of 'cryolike-scipion particles'.")
+    help="Particles: a RELION STAR file (any version), a cryoSPARC .cs file, or the folder of a RELION job "
+         "or of 'cryolike-scipion particles'.")
 _IMAGES = (
     Parameter(
         "root", "path", metavar="DIR",
-        help="Folder to which image names in the particle file are relative: the RELION or cryoSPARC project. "
-             "Default: found from the particle file's own place."),
+        help="Folder to which image names in the particle file are relative: the RELION or cryoSPARC "
+             "project. Default: found from the particle file's own place."),
     Parameter(
         "invert", "bool", default=False,
-        help="Invert the contrast, for particles that are dark on a bright background. A sign in a .cs file is "
-             "respected without it."),
+        help="Invert the contrast, for particles that are dark on a bright background. A sign in a .cs file "
+             "is respected without it."),
     Parameter(
         "pixel", "float", unit="Å", metavar="A", above=0, expert=True,
         help="Pixel size of the particles, where the data do not say it; an error where they say otherwise."),
@@ -223,20 +224,20 @@ _IMAGES = (
              "otherwise."),
     Parameter(
         "background_diameter", "float", unit="Å", metavar="A", above=0, expert=True,
-        help="Diameter outside which pixels count as background for the normalisation. A larger one leaves fewer "
-             "background pixels. Default: the mask diameter, or else 90 % of the box."),
+        help="Diameter outside which pixels count as background for the normalisation. A larger one leaves "
+             "fewer background pixels. Default: the mask diameter, or else the box."),
     Parameter(
         "no_normalise", "bool", default=False, expert=True,
         help="Keep the grey values as they are, in place of mean 0 and variance 1 in the background."),
 )
 _MASK_DIAMETER = Parameter(
     "mask_diameter", "float", unit="Å", metavar="A", above=0,
-    help="Diameter of a soft circular mask on the particles. A larger mask keeps more of the surroundings, noise "
-         "included. Default: no mask.")
+    help="Diameter of a soft circular mask on the particles. A larger mask keeps more of the surroundings, "
+         "noise included. Default: no mask.")
 _BAD_IMAGES = Parameter(
     "bad_images", "choice", default="stop", choices=("stop", "flag"),
-    help="What to do with an image that is missing, constant or holds NaN: stop with its file and row, or keep "
-         "the row, give it a status and go on.")
+    help="What to do with an image that is missing, constant or holds NaN: stop with its file and row, or "
+         "keep the row, give it a status and go on.")
 _DEVICE = Parameter(
     "device", "str", default="auto", metavar="NAME",
     help="Where to compute: auto (a GPU when there is one), cpu, cuda, or cuda:N for GPU number N.")
@@ -246,12 +247,12 @@ _THREADS = Parameter(
 _COMPUTE = (_DEVICE, _THREADS)
 _MEMORY = Parameter(
     "memory", "float", unit="GiB", metavar="GIB", above=0, expert=True,
-    help="Bound for the memory in use. More memory allows larger batches. Default: half of what is free at the "
-         "first start.")
+    help="Bound for the memory in use. More memory allows larger batches. Default: half of what is free at "
+         "the first start.")
 _PRECISION = Parameter(
     "precision", "choice", default="single", choices=("single", "double"), expert=True,
-    help="Arithmetic of the image and template transforms. Double is slower; sums of likelihoods are always in "
-         "double precision.")
+    help="Arithmetic of the image and template transforms. Double is slower; sums of likelihoods are always "
+         "in double precision.")
 _BATCH_IMAGES = Parameter(
     "batch_images", "int", unit="images", metavar="N", minimum=1, expert=True,
     help="Images handled together. More use more memory. Default: found from the memory bound.")
@@ -273,11 +274,12 @@ _TEMPLATES = (
     _SYMMETRY,
     Parameter(
         "angular_step", "float", unit="degree", metavar="DEG", above=0,
-        help="Angle between neighbouring views. A larger step gives fewer views, faster and coarser. Default: 7.5."),
+        help="Angle between neighbouring views. A larger step gives fewer views, faster and coarser. "
+             "Default: 7.5."),
     Parameter(
         "views", "path", metavar="FILE", expert=True,
-        help="A text or STAR file of viewing directions to use in place of a regular set: rot and tilt in degree "
-             "and, if wanted, a weight, a view a line."),
+        help="A text or STAR file of viewing directions to use in place of a regular set: rot and tilt in "
+             "degree and, if wanted, a weight, a view a line."),
     _RESOLUTION,
     *_ATOMS,
     Parameter("preview", "int", default=200, unit="views", metavar="N", minimum=0, expert=True,
@@ -296,33 +298,34 @@ _LIKELIHOOD = (
     _PARTICLES,
     Parameter(
         "structures", "paths", metavar="FILE", required=True,
-        help="Structures to compare with: maps (.mrc, .map), atomic models (.pdb, .cif), or the folder made by "
-             "'cryolike-scipion templates'."),
+        help="Structures to compare with: maps (.mrc, .map), atomic models (.pdb, .cif), or the folder made "
+             "by 'cryolike-scipion templates'."),
     _LABELS, _SYMMETRY,
     Parameter(
         "search", "choice", default="exhaustive", choices=("exhaustive", "local", "fixed"),
-        help="exhaustive: all views, in-plane angles and shifts, then finer where the likelihood is; local: around "
-             "the poses that the particles have; fixed: only score the poses that the particles have."),
+        help="exhaustive: all views, in-plane angles and shifts, then finer where the likelihood is; local: "
+             "around the poses that the particles have; fixed: only score the poses that the particles "
+             "have."),
     Parameter(
         "max_shift", "float", unit="Å", metavar="A", minimum=0,
-        help="Largest shift searched along x and along y. A larger one finds worse centred particles and takes "
-             "longer, by its square. Default: 10 % of the box."),
+        help="Largest shift searched, in any direction. A larger one finds worse centred particles and "
+             "takes longer, by its square. Default: 10 % of the box."),
     Parameter(
         "shift_step", "float", unit="Å", metavar="A", above=0, expert=True,
-        help="Distance between the shifts of the first grid. A larger step is faster and coarser. Default: one "
-             "pixel of the particles."),
+        help="Distance between the shifts of the first grid. A larger step is faster and coarser. Default: "
+             "one pixel of the particles."),
     Parameter("shifts_x", "int", metavar="N", minimum=1, expert=True,
               help="Number of shifts along x, from -max to +max, in place of a shift step."),
     Parameter("shifts_y", "int", metavar="N", minimum=1, expert=True,
               help="Number of shifts along y, from -max to +max, in place of a shift step."),
     Parameter(
         "angular_step", "float", unit="degree", metavar="DEG", above=0,
-        help="Angle between neighbouring views of the first grid. A larger step is faster, and can miss narrow "
-             "peaks of the likelihood. Default: from the particle's size and the resolution."),
+        help="Angle between neighbouring views of the first grid. A larger step is faster, and can miss "
+             "narrow peaks of the likelihood. Default: from the particle's size and the resolution."),
     Parameter(
         "levels", "int", default=2, metavar="N", minimum=0, expert=True,
-        help="How often the sampling is halved, in angle and shift, where the likelihood is. More levels make "
-             "logLikelihood and posteriors more exact and take longer."),
+        help="How often the sampling is halved, in angle and shift, where the likelihood is. More levels "
+             "make logLikelihood and posteriors more exact and take longer."),
     Parameter(
         "local_range", "float", default=15.0, unit="degree", metavar="DEG", above=0,
         help="For the local search: how far from the input pose directions and in-plane angles are tried. A "
@@ -330,17 +333,19 @@ _LIKELIHOOD = (
     _RESOLUTION, _MASK_DIAMETER, *_IMAGES,
     Parameter(
         "noise", "choice", default="white", choices=("white", "radial"),
-        help="Noise model: white with unknown variance for each particle, or coloured with one radial spectrum "
-             "estimated from the particles."),
+        help="Noise model: white with unknown variance for each particle, or coloured with one radial "
+             "spectrum estimated from the particles."),
     Parameter(
         "scale", "choice", default="learned", choices=("learned", "free"), expert=True,
-        help="Prior of the particle's contrast: learned from the first particles of each optics group, or flat. "
-             "Only the learned one can be compared with 'no particle here' and does not depend on grey units."),
+        help="Prior of the particle's contrast: learned from the first particles of each optics group, or "
+             "flat. Only the learned one can be compared with 'no particle here' and does not depend on grey "
+             "units."),
     Parameter("pilot", "int", default=300, unit="particles", metavar="N", minimum=1, expert=True,
-              help="Particles per optics group from which the contrast prior is learned. More are slower and surer."),
+              help="Particles per optics group from which the contrast prior is learned. More are slower and "
+                   "surer."),
     Parameter("priors", "floats", metavar="P", minimum=0, expert=True,
-              help="Prior weight of each structure, in their order. A larger weight draws undecided particles. "
-                   "Default: equal."),
+              help="Prior weight of each structure, in their order. A larger weight draws undecided "
+                   "particles. Default: equal."),
     Parameter("posterior_angle", "float", default=5.0, unit="degree", metavar="DEG", above=0, expert=True,
               help="posePosterior is the probability within this angle of the best pose; it grows with it."),
     Parameter("posterior_shift", "float", default=1.0, unit="pixel", metavar="PX", above=0, expert=True,
@@ -349,11 +354,11 @@ _LIKELIHOOD = (
     Parameter(
         "keep", "choice", default="pose", expert=True,
         choices=("pose", "template", "shift", "rotation", "shift-rotation", "full"),
-        help="What to store beside the best pose: the best for each template, shift, rotation, shift and rotation, "
-             "or all scores (refused where they exceed the memory bound)."),
+        help="What to store beside the best pose: the best for each template, shift, rotation, shift and "
+             "rotation, or all scores (refused where they exceed the memory bound)."),
     Parameter("rows", "str", metavar="A:B", expert=True,
-              help="Score only rows A to B of the particle file, counted from 1, both included; A: and :B are open "
-                   "ends. The runs can be put together by 'merge'."),
+              help="Score only rows A to B of the particle file, counted from 1, both included; A: and :B "
+                   "are open ends. The runs can be put together by 'merge'."),
     _BAD_IMAGES, *_COMPUTE, _MEMORY, _PRECISION, _BATCH_IMAGES,
     Parameter("batch_templates", "int", unit="views", metavar="N", minimum=1, expert=True,
               help="Views handled together. More use more memory. Default: found from the memory bound."),
@@ -388,10 +393,11 @@ _REPORT = (
 _SIMULATE = (
     Parameter(
         "structures", "paths", metavar="FILE",
-        help="Structures to project: maps or atomic models. Default: a made-up protein in two states is written "
-             "to the output folder and used."),
+        help="Structures to project: maps or atomic models. Default: a made-up protein in two states is "
+             "written to the output folder and used."),
     _SYMMETRY,
-    Parameter("count", "int", default=200, unit="particles", metavar="N", minimum=1, help="Number of particles."),
+    Parameter("count", "int", default=200, unit="particles", metavar="N", minimum=1,
+              help="Number of particles."),
     Parameter("populations", "floats", metavar="P", minimum=0,
               help="Relative number of particles of each structure. Default: equal."),
     Parameter("box", "int", unit="pixel", metavar="N", minimum=8,
@@ -400,7 +406,8 @@ _SIMULATE = (
               help="Pixel size of the particles. Default: the first map's; 3 without a map."),
     _RESOLUTION,
     Parameter("snr", "float", default=0.1, metavar="X", above=0,
-              help="Variance of the clean images over that of the noise, over the whole box. Higher is easier."),
+              help="Variance of the clean images over that of the noise, over the whole box. Higher is "
+                   "easier."),
     Parameter("max_shift", "float", unit="Å", metavar="A", minimum=0,
               help="Largest shift along x and along y. Default: 5 % of the box."),
     Parameter("defocus_min", "float", default=8000.0, unit="Å", metavar="A",
@@ -409,7 +416,8 @@ _SIMULATE = (
               help="Greatest defocus. Higher gives more low-resolution contrast."),
     Parameter("astigmatism", "float", default=500.0, unit="Å", metavar="A", minimum=0,
               help="Largest difference between the defocus values of a particle."),
-    Parameter("voltage", "float", default=300.0, unit="kV", metavar="KV", above=0, help="Acceleration voltage."),
+    Parameter("voltage", "float", default=300.0, unit="kV", metavar="KV", above=0,
+              help="Acceleration voltage."),
     Parameter("cs", "float", default=2.7, unit="mm", metavar="MM", minimum=0, help="Spherical aberration."),
     Parameter("amplitude_contrast", "float", default=0.1, metavar="Q", minimum=0, maximum=1,
               help="Amplitude contrast, a fraction. Higher gives more contrast at the lowest resolution."),

@@ -1,4 +1,4 @@
-"""Write docs/command-line.md from the table of parameters; with --check, only say whether it is up to date."""
+"""Write docs/command-line.md from the table of parameters; --check only says whether it is up to date."""
 
 import argparse
 import sys
@@ -15,12 +15,12 @@ HEAD = """# The command line
 
 *This page is made from `cryolike_scipion/parameters.py` by `python tools/command_line_page.py`.*
 
-`cryolike-scipion VERB --help` shows the same. Scipion's forms have the same names, units and defaults, and a file
-`job.json`, `{"version": "…", "verb": "likelihood", "parameters": {"particles": ["…"], …}}` with `_` in place of `-`,
-runs with `cryolike-scipion run --job job.json`. An option marked ◦ is for experts.
+`cryolike-scipion VERB --help` shows the same. Scipion's forms have the same names, units and defaults, and a
+file `job.json`, `{"version": "…", "verb": "likelihood", "parameters": {"particles": ["…"], …}}` with `_` in
+place of `-`, runs with `cryolike-scipion run --job job.json`. An option marked ◦ is for experts.
 
-Exit status: 0 done; 2 bad input or a bad option, told in one line; 1 an unexpected error, whose traceback is in
-`log.txt` in the output folder; 130 interrupted. The same command continues a run that was stopped.
+Exit status: 0 done; 2 bad input or a bad option, told in one line; 1 an unexpected error, whose traceback is
+in `log.txt` in the output folder; 130 interrupted. The same command continues a run that was stopped.
 """
 
 
@@ -29,7 +29,9 @@ def page():
     parts = [HEAD]
     for verb, parameters in VERBS.items():
         summary = SUMMARIES[verb][0].upper() + SUMMARIES[verb][1:]
-        parts.append(f"\n## {verb}\n\n{summary}.\n\n| option | default | unit | meaning |\n|---|---|---|---|\n")
+        parts.append(
+            f"\n## {verb}\n\n{summary}.\n\n| option | default | unit | meaning |\n|---|---|---|---|\n"
+        )
         parts += [_row(parameter) for parameter in parameters]
     return "".join(parts)
 

@@ -33,6 +33,7 @@ def run(verb: str, progress: Optional[Progress] = None, **given: Any) -> None:
     parameters = complete(verb, given)
     if "device" in parameters:
         from .compute import choose_device
+
         parameters["device"] = choose_device(parameters["device"])
     module = importlib.import_module(f"{__name__}.{verb}_run")
     module.run(parameters, Progress() if progress is None else progress)

@@ -31,8 +31,10 @@ def choose_device(name: str) -> str:
     index = int(match.group(1) or 0)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
-        raise InputError(f"device {name!r} was asked for, but torch sees {count} CUDA devices",
-                         remedy="Use --device cpu, or install a torch that supports this GPU.")
+        raise InputError(
+            f"device {name!r} was asked for, but torch sees {count} CUDA devices",
+            remedy="Use --device cpu, or install a torch that supports this GPU.",
+        )
     return f"cuda:{index}"
 
 

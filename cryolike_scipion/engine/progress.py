@@ -35,9 +35,16 @@ class Progress:
     clock : seconds from any origin.
     """
 
-    def __init__(self, total: Optional[int] = None, label: str = "", unit: str = "", *,
-                 bar: Optional[bool] = None, interval: float = 5.0,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        total: Optional[int] = None,
+        label: str = "",
+        unit: str = "",
+        *,
+        bar: Optional[bool] = None,
+        interval: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.shows_bar = sys.stderr.isatty() if bar is None else bar
         self._interval = interval
         self._clock = clock
@@ -57,6 +64,7 @@ class Progress:
         self._started = self._last_line = self._clock()
         if self.shows_bar:
             from tqdm import tqdm
+
             self._bar = tqdm(total=self._total, initial=self._done, desc=label, unit=f" {unit}", leave=True)
         return self
 

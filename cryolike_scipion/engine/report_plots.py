@@ -66,8 +66,8 @@ def populations(posteriors: NDArray[np.float64], labels: list[str]) -> Figure:
 def population_shares(posteriors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Share of each structure among these particles, and its standard deviation given their posteriors.
 
-    The number of particles of a structure is a sum of independent events of probability p, so that its mean is
-    Σ p and its variance Σ p (1 − p).
+    The number of particles of a structure is a sum of independent events of probability p, so that its mean
+    is Σ p and its variance Σ p (1 − p).
 
     Parameters
     ----------
@@ -161,9 +161,17 @@ def _colours(count: int) -> list[str]:
 
 
 def _legend(figure: Figure, labels: list[str]) -> None:
-    """The structures' colours below the plot; none for one structure, and none for more than can be told apart."""
+    """The structures' colours below the plot; none for one structure, and none for more than can be told
+    apart.
+    """
     if not 2 <= len(labels) <= len(COLOURS):
         return
     handles = [Patch(color=colour) for colour in _colours(len(labels))]
-    figure.legend(handles, [plain(label) for label in labels], loc="outside lower center", frameon=False,
-                  ncols=2, fontsize=8)
+    figure.legend(
+        handles,
+        [plain(label) for label in labels],
+        loc="outside lower center",
+        frameon=False,
+        ncols=2,
+        fontsize=8,
+    )

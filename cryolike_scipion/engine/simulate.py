@@ -2,9 +2,10 @@
 
     image = scale · signal · CTF · shift_o · P(A) V + offset + noise,   noise white with variance 1
 
-`signal` is one factor for all particles that gives the wanted signal-to-noise ratio, the variance of the clean images
-over that of the noise, over the whole box and averaged over the particles (before the scale varies).  Frames, signs
-and units are the engine's: RELION's angles in degrees, origins in Å; see :mod:`.rotations` and :mod:`.ctf`.
+`signal` is one factor for all particles that gives the wanted signal-to-noise ratio, the variance of the
+clean images over that of the noise, over the whole box and averaged over the particles (before the scale
+varies).  Frames, signs and units are the engine's: RELION's angles in degrees, origins in Å; see
+:mod:`.rotations` and :mod:`.ctf`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _DECIMALS = 4  # of angles, origins and defocus: what is simulated is what the S
 
 @dataclass(frozen=True)
 class HalfPlane:
-    """The Cartesian Fourier points of an image whose frequency is below a limit: those that a real image needs.
+    """The Cartesian Fourier points of a real image, without those that follow from others, below a limit.
 
     Attributes
     ----------
@@ -100,7 +101,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Optics:
-    """Microscope: voltage (kV), spherical aberration (mm), amplitude contrast (fraction), phase shift (degree)."""
+    """Microscope: kV, mm of spherical aberration, amplitude contrast (a fraction), degrees of phase shift."""
 
     voltage_kv: float = 300.0
     cs_mm: float = 2.7
@@ -124,7 +125,7 @@ def draw_truth(
     Parameters
     ----------
     count : number of particles.
-    populations : float64 [K], relative numbers; each structure gets its share of `count`, rounded, in random order.
+    populations : float64 [K], relative numbers; each structure gets its share, rounded, in random order.
     rng : source of randomness.
     max_shift : Å; origins are uniform in the square of this half edge.
     defocus : Å; defocus U is uniform between the two.
@@ -140,8 +141,17 @@ def draw_truth(
     defocus_v = defocus_u - rng.uniform(0, astigmatism, count)
     spread = math.sqrt(math.log1p(scale_spread**2))
     scale = np.exp(rng.normal(-(spread**2) / 2, spread, count))
-    drawn = (rot, tilt, psi, *origin, defocus_u, defocus_v, rng.uniform(0, 180, count), scale,
-             rng.normal(0, offset_spread, count))
+    drawn = (
+        rot,
+        tilt,
+        psi,
+        *origin,
+        defocus_u,
+        defocus_v,
+        rng.uniform(0, 180, count),
+        scale,
+        rng.normal(0, offset_spread, count),
+    )
     return Truth(structure, *(np.round(values, _DECIMALS) for values in drawn))
 
 
@@ -153,7 +163,7 @@ def clean_images(
     Parameters
     ----------
     truth, which : the particles `which` (int64 [m]) of `truth`.
-    slices : rotation matrices float64 [m, 3, 3] to the structure's central slices [m, P] at the points of `plane`.
+    slices : rotation matrices float64 [m, 3, 3] to central slices [m, P] at the points of `plane`.
     plane : the images' Fourier points.
     optics : microscope.
 
@@ -169,8 +179,17 @@ def clean_images(
     def column(values: np.ndarray) -> Tensor:
         return torch.as_tensor(values[which])[:, None]
 
-    transfer = ctf(k, theta, column(truth.defocus_u), column(truth.defocus_v), column(truth.defocus_angle_deg),
-                   optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, optics.phase_shift_deg)
+    transfer = ctf(
+        k,
+        theta,
+        column(truth.defocus_u),
+        column(truth.defocus_v),
+        column(truth.defocus_angle_deg),
+        optics.voltage_kv,
+        optics.cs_mm,
+        optics.amplitude_contrast,
+        optics.phase_shift_deg,
+    )
     phase = 2 * math.pi * (points[:, 0] * column(truth.origin_x) + points[:, 1] * column(truth.origin_y))
     values = slices(matrices).to(torch.complex128) * transfer * torch.polar(torch.ones_like(phase), phase)
     return plane.image(values)
@@ -179,7 +198,8 @@ def clean_images(
 def noisy_images(clean: Tensor, signal: float, truth: Truth, which: np.ndarray, seed: int) -> Tensor:
     """Add scale, offset and noise to clean images [m, y, x]; returns float32.
 
-    The noise of a particle depends on `seed` and on its number only, not on the order in which particles are made.
+    The noise of a particle depends on `seed` and on its number only, not on the order in which particles are
+    made.
     """
     scale, offset = (torch.as_tensor(values[which])[:, None, None] for values in (truth.scale, truth.offset))
     noise = np.stack([np.random.default_rng([seed, int(m)]).standard_normal(clean.shape[1:]) for m in which])

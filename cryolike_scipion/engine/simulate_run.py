@@ -41,8 +41,11 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     out = Path(parameters["out"])
     seed = parameters["seed"]
     if parameters["defocus_min"] > parameters["defocus_max"]:
-        raise InputError(f"the least defocus ({parameters['defocus_min']:g} Å) is more than the greatest "
-                         f"({parameters['defocus_max']:g} Å)", remedy="Exchange --defocus-min and --defocus-max")
+        raise InputError(
+            f"the least defocus ({parameters['defocus_min']:g} Å) is more than the greatest "
+            f"({parameters['defocus_max']:g} Å)",
+            remedy="Exchange --defocus-min and --defocus-max",
+        )
     paths = [Path(path) for path in parameters["structures"] or write_structures(out, seed)]
     populations = _populations(parameters["populations"], len(paths))
     structures, plane = _read(paths, parameters)
@@ -51,11 +54,18 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         max_shift = 0.05 * plane.box * plane.pixel_size
     rng = np.random.default_rng(seed)
     truth = draw_truth(
-        parameters["count"], populations, rng, max_shift=max_shift,
-        defocus=(parameters["defocus_min"], parameters["defocus_max"]), astigmatism=parameters["astigmatism"],
-        scale_spread=parameters["scale_spread"], offset_spread=parameters["offset_spread"])
-    optics = Optics(parameters["voltage"], parameters["cs"], parameters["amplitude_contrast"],
-                    parameters["phase_shift"])
+        parameters["count"],
+        populations,
+        rng,
+        max_shift=max_shift,
+        defocus=(parameters["defocus_min"], parameters["defocus_max"]),
+        astigmatism=parameters["astigmatism"],
+        scale_spread=parameters["scale_spread"],
+        offset_spread=parameters["offset_spread"],
+    )
+    optics = Optics(
+        parameters["voltage"], parameters["cs"], parameters["amplitude_contrast"], parameters["phase_shift"]
+    )
     makers = [SliceMaker(structure, plane.points()) for structure in structures]
     _write_stack(out / STACK, truth, makers, plane, optics, parameters["snr"], seed, progress)
     _write_star(out / STAR, truth, plane, optics, with_truth=False)
@@ -63,24 +73,34 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     counts = np.bincount(truth.structure, minlength=len(paths))
     for number, (path, n) in enumerate(zip(paths, counts), start=1):
         logger.info("structure %d: %s, %d particles", number, path, n)
-    logger.info("%d particles of %d pixels at %g Å: %s; their truth: %s", len(truth), plane.box, plane.pixel_size,
-                out / STAR, out / TRUTH)
+    logger.info(
+        "%d particles of %d pixels at %g Å: %s; their truth: %s",
+        len(truth),
+        plane.box,
+        plane.pixel_size,
+        out / STAR,
+        out / TRUTH,
+    )
 
 
 def _populations(given: list[float] | None, count: int) -> np.ndarray:
     populations = np.ones(count) if given is None else np.asarray(given, dtype=np.float64)
     if len(populations) != count or populations.sum() <= 0:
-        raise InputError(f"{len(populations)} populations with sum {populations.sum():g} for {count} structures",
-                         remedy="Give --populations one number for each structure, not all zero")
+        raise InputError(
+            f"{len(populations)} populations with sum {populations.sum():g} for {count} structures",
+            remedy="Give --populations one number for each structure, not all zero",
+        )
     return populations
 
 
 def _read(paths: list[Path], parameters: dict[str, Any]) -> tuple[list[Structure], HalfPlane]:
-    """The structures, and the images' Fourier points up to what pixel size, structures and resolution allow."""
+    """The structures, and the Fourier points up to what pixel size, structures and resolution allow."""
     names = parameters["symmetry"]
     if len(names) not in (1, len(paths)):
-        raise InputError(f"{len(names)} symmetries for {len(paths)} structures",
-                         remedy="Give --symmetry once, or once for each structure")
+        raise InputError(
+            f"{len(names)} symmetries for {len(paths)} structures",
+            remedy="Give --symmetry once, or once for each structure",
+        )
     symmetry = names * len(paths) if len(names) == 1 else names
     atomic = [path.suffix.lower() in ATOM_SUFFIXES for path in paths]
     maps = {i: read_structure(paths[i], symmetry=symmetry[i]) for i in range(len(paths)) if not atomic[i]}
@@ -89,21 +109,43 @@ def _read(paths: list[Path], parameters: dict[str, Any]) -> tuple[list[Structure
     pixel = parameters["pixel"] or (first.pixel_size if first else _PIXEL)
     k_max = 1 / max(2 * pixel, parameters["resolution"] or 0)
     models = {
-        i: read_structure(paths[i], symmetry=symmetry[i], k_max=k_max, atom_model=parameters["atom_model"],
-                          atom_radius=parameters["atom_radius"], residue_model=parameters["residue_model"],
-                          select=parameters["select"])
-        for i in range(len(paths)) if atomic[i]}
+        i: read_structure(
+            paths[i],
+            symmetry=symmetry[i],
+            k_max=k_max,
+            atom_model=parameters["atom_model"],
+            atom_radius=parameters["atom_radius"],
+            residue_model=parameters["residue_model"],
+            select=parameters["select"],
+        )
+        for i in range(len(paths))
+        if atomic[i]
+    }
     structures = [(models if atomic[i] else maps)[i] for i in range(len(paths))]
     for structure in structures:
         if 2 * structure.radius > box * pixel:
-            logger.warning("structure %s is %.0f Å across, but the box only %.0f Å: it will be cut or wrap around",
-                           structure.label, 2 * structure.radius, box * pixel)
+            logger.warning(
+                "structure %s is %.0f Å across, but the box only %.0f Å: it will be cut or wrap around",
+                structure.label,
+                2 * structure.radius,
+                box * pixel,
+            )
     return structures, HalfPlane(box, pixel, min([k_max, *(structure.k_max for structure in structures)]))
 
 
-def _write_stack(path: Path, truth: Truth, makers: list[SliceMaker], plane: HalfPlane, optics: Optics, snr: float,
-                 seed: int, progress: Progress) -> None:
-    """Write the images, in two passes: the clean ones, whose variance gives the signal factor, then noise on them."""
+def _write_stack(
+    path: Path,
+    truth: Truth,
+    makers: list[SliceMaker],
+    plane: HalfPlane,
+    optics: Optics,
+    snr: float,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Write the images, in two passes: the clean ones, whose variance gives the signal factor, then noise on
+    them.
+    """
     shape = (len(truth), plane.box, plane.box)
     with atomic_path(path) as temporary, mrcfile.new_mmap(temporary, shape=shape, mrc_mode=2) as mrc:
         mrc.set_image_stack()
@@ -120,8 +162,10 @@ def _write_stack(path: Path, truth: Truth, makers: list[SliceMaker], plane: Half
                 mrc.data[which] = images.numpy()
                 progress.update(len(which))
         if variance == 0:
-            raise InputError("every image of the structures is empty",
-                             remedy="Check that the structures hold density within the resolution limit")
+            raise InputError(
+                "every image of the structures is empty",
+                remedy="Check that the structures hold density within the resolution limit",
+            )
         signal = math.sqrt(snr * len(truth) / variance)
         for which in np.array_split(np.arange(len(truth)), math.ceil(len(truth) / _CHUNK)):
             clean = torch.as_tensor(mrc.data[which].astype(np.float64))
@@ -132,24 +176,41 @@ def _write_stack(path: Path, truth: Truth, makers: list[SliceMaker], plane: Half
 
 def _write_star(path: Path, truth: Truth, plane: HalfPlane, optics: Optics, with_truth: bool) -> None:
     """Write the particles in RELION 3.1's layout; `with_truth` adds poses, class numbers and contrast."""
-    group = {"OpticsGroup": "1", "OpticsGroupName": "opticsGroup1", "ImagePixelSize": f"{plane.pixel_size:.6f}",
-             "ImageSize": str(plane.box), "ImageDimensionality": "2", "Voltage": f"{optics.voltage_kv:.6f}",
-             "SphericalAberration": f"{optics.cs_mm:.6f}", "AmplitudeContrast": f"{optics.amplitude_contrast:.6f}"}
+    group = {
+        "OpticsGroup": "1",
+        "OpticsGroupName": "opticsGroup1",
+        "ImagePixelSize": f"{plane.pixel_size:.6f}",
+        "ImageSize": str(plane.box),
+        "ImageDimensionality": "2",
+        "Voltage": f"{optics.voltage_kv:.6f}",
+        "SphericalAberration": f"{optics.cs_mm:.6f}",
+        "AmplitudeContrast": f"{optics.amplitude_contrast:.6f}",
+    }
     columns = {
         "rlnImageName": [f"{row:06d}@{STACK}" for row in range(1, len(truth) + 1)],
-        "rlnOpticsGroup": ["1"] * len(truth), "rlnDefocusU": truth.defocus_u, "rlnDefocusV": truth.defocus_v,
+        "rlnOpticsGroup": ["1"] * len(truth),
+        "rlnDefocusU": truth.defocus_u,
+        "rlnDefocusV": truth.defocus_v,
         "rlnDefocusAngle": truth.defocus_angle_deg,
-        "rlnPhaseShift": np.full(len(truth), optics.phase_shift_deg)}
+        "rlnPhaseShift": np.full(len(truth), optics.phase_shift_deg),
+    }
     if with_truth:
-        columns |= {"rlnAngleRot": truth.rot, "rlnAngleTilt": truth.tilt, "rlnAnglePsi": truth.psi,
-                    "rlnOriginXAngst": truth.origin_x, "rlnOriginYAngst": truth.origin_y,
-                    "rlnClassNumber": [str(structure + 1) for structure in truth.structure],
-                    "cryolikeScale": truth.scale}
+        columns |= {
+            "rlnAngleRot": truth.rot,
+            "rlnAngleTilt": truth.tilt,
+            "rlnAnglePsi": truth.psi,
+            "rlnOriginXAngst": truth.origin_x,
+            "rlnOriginYAngst": truth.origin_y,
+            "rlnClassNumber": [str(structure + 1) for structure in truth.structure],
+            "cryolikeScale": truth.scale,
+        }
     lines = ["# version 30001", "", "data_optics", "", "loop_"]
     lines += [f"_rln{name} #{i}" for i, name in enumerate(group, start=1)]
     lines += [" ".join(group.values()), "", "# version 30001", "", "data_particles", "", "loop_"]
     lines += [f"_{name} #{i}" for i, name in enumerate(columns, start=1)]
-    texts = [values if isinstance(values, list) else [f"{value:.4f}" for value in values]
-             for values in columns.values()]
+    texts = [
+        values if isinstance(values, list) else [f"{value:.4f}" for value in values]
+        for values in columns.values()
+    ]
     lines += [" ".join(row) for row in zip(*texts)]
     write_bytes(path, ("\n".join(lines) + "\n").encode())

@@ -1,8 +1,8 @@
 """A made-up protein in two conformations, for demonstrations and tests: bundles of ideal alpha helices.
 
 The body is a bundle of parallel helices in a hexagonal arrangement with random lengths, heights and turns; an
-arm, a smaller bundle, leaves it at one side and swings about a hinge between the two states.  Every random number
-comes from the seed.
+arm, a smaller bundle, leaves it at one side and swings about a hinge between the two states.  Every random
+number comes from the seed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
-# Backbone and CB atoms of an ideal alpha helix in cylindrical coordinates: radius (Å), angle (degree) and height (Å)
-# relative to the CA atom; a residue adds 1.5 Å and 100 degrees.  After Arnott & Dover, J. Mol. Biol. 30 (1967) 209.
-_ATOMS = (("N", "N", 1.55, -27.9, -0.87), ("CA", "C", 2.29, 0.0, 0.0), ("C", "C", 1.66, 26.7, 1.05),
-          ("O", "O", 2.02, 21.9, 2.24), ("CB", "C", 3.30, -20.2, -0.66))
+# Backbone and CB atoms of an ideal alpha helix in cylindrical coordinates: radius (Å), angle (degree) and
+# height (Å) relative to the CA atom; a residue adds 1.5 Å and 100 degrees.  After Arnott & Dover, J. Mol.
+# Biol. 30 (1967) 209.
+_ATOMS = (
+    ("N", "N", 1.55, -27.9, -0.87),
+    ("CA", "C", 2.29, 0.0, 0.0),
+    ("C", "C", 1.66, 26.7, 1.05),
+    ("O", "O", 2.02, 21.9, 2.24),
+    ("CB", "C", 3.30, -20.2, -0.66),
+)
 _RISE, _TURN_DEG = 1.5, 100.0
 _SPACING = 10.0  # Å between the axes of neighbouring helices
 
@@ -32,12 +38,15 @@ def generate_structure(seed: int) -> list[gemmi.Structure]:
     Returns
     -------
     list of gemmi.Structure
-        State 1 and state 2: chain A is the body, the same in both; chain B is the arm, turned about its hinge by
-        :data:`STATE_ANGLES_DEG`.  About 3,500 atoms, 140 Å across, body and arm centred together at the origin.
+        State 1 and state 2: chain A is the body, the same in both; chain B is the arm, turned about its hinge
+        by :data:`STATE_ANGLES_DEG`.  About 3,500 atoms, 140 Å across, body and arm centred together at the
+        origin.
     """
     rng = np.random.default_rng(seed)
     axes = _hexagonal(19)
-    body = _bundle(axes[axes[:, 1] > -12.0], residues=(20, 40), rng=rng)  # a side is missing: no near-symmetry
+    body = _bundle(
+        axes[axes[:, 1] > -12.0], residues=(20, 40), rng=rng
+    )  # a side is missing: no near-symmetry
     arm = _bundle(_hexagonal(7), residues=(22, 30), rng=rng)
     arm = [helix + (0.0, 0.0, 22.0) for helix in arm]  # the hinge, at the origin, is the arm's lower end
     hinge = np.array([22.0, 0.0, 24.0])
@@ -49,7 +58,9 @@ def generate_structure(seed: int) -> list[gemmi.Structure]:
 
 
 def write_structures(folder: Path, seed: int) -> list[Path]:
-    """Write the states of :func:`generate_structure` as ``state_1.cif`` and ``state_2.cif`` and return the paths."""
+    """Write the states of :func:`generate_structure` as ``state_1.cif`` and ``state_2.cif`` and return the
+    paths.
+    """
     paths = []
     for structure in generate_structure(seed):
         path = folder / f"{structure.name}.cif"
@@ -67,7 +78,9 @@ def _hexagonal(count: int) -> np.ndarray:
 
 
 def _bundle(axes: np.ndarray, residues: tuple[int, int], rng: np.random.Generator) -> list[np.ndarray]:
-    """Helices along z through the points `axes`; each float64 [atoms, 3], in Å, atoms as in _ATOMS by residue."""
+    """Helices along z through the points `axes`; each float64 [atoms, 3], in Å, atoms as in _ATOMS by
+    residue.
+    """
     helices = []
     for axis in axes:
         n = int(rng.integers(residues[0], residues[1] + 1))

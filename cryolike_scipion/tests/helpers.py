@@ -21,7 +21,9 @@ def shared_data(name):
 
 
 def program(*names):
-    """Return the path of the first program that is installed; skip without one, or fail with CRYOLIKE_REQUIRE_ALL."""
+    """Return the path of the first program that is installed; skip without one, or fail with
+    CRYOLIKE_REQUIRE_ALL.
+    """
     for name in names:
         found = shutil.which(name)
         if found:

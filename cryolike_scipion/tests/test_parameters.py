@@ -15,7 +15,16 @@ IDS = [f"{verb}-{parameter.name}" for verb, parameter in ALL]
 
 
 def test_the_verbs_are_those_of_the_command_line():
-    assert list(VERBS) == ["templates", "particles", "likelihood", "merge", "inspect", "report", "simulate", "run"]
+    assert list(VERBS) == [
+        "templates",
+        "particles",
+        "likelihood",
+        "merge",
+        "inspect",
+        "report",
+        "simulate",
+        "run",
+    ]
     assert list(SUMMARIES) == list(VERBS)
 
 
@@ -36,7 +45,9 @@ def test_names_are_unique_and_usable_as_options(verb):
     assert all(name.isidentifier() and name == name.lower() for name in names)
 
 
-@pytest.mark.parametrize("name", ["max_shift", "shift_step", "mask_diameter", "resolution", "local_range", "memory"])
+@pytest.mark.parametrize(
+    "name", ["max_shift", "shift_step", "mask_diameter", "resolution", "local_range", "memory"]
+)
 def test_quantities_have_units(name):
     assert get("likelihood", name).unit in ("Å", "degree", "GiB")
 
@@ -56,30 +67,42 @@ def test_the_default_list_is_not_shared():
 
 
 def test_values_take_their_own_type():
-    completed = complete("likelihood", {**REQUIRED, "particles": Path("a b.star"), "max_shift": 5, "threads": 2.0,
-                                        "angular_step": "auto", "resolution": None})
+    completed = complete(
+        "likelihood",
+        {
+            **REQUIRED,
+            "particles": Path("a b.star"),
+            "max_shift": 5,
+            "threads": 2.0,
+            "angular_step": "auto",
+            "resolution": None,
+        },
+    )
     assert completed["particles"] == ["a b.star"]
     assert isinstance(completed["max_shift"], float) and isinstance(completed["threads"], int)
     assert completed["angular_step"] is None and completed["resolution"] is None
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"serach": "local"}, "did you mean 'search'"),
-    ({"search": "thorough"}, "not one of exhaustive, local, fixed"),
-    ({"max_shift": "far"}, "max_shift: a number is expected"),
-    ({"max_shift": -1}, "max_shift: -1 Å is less than 0"),
-    ({"max_shift": math.inf}, "finite"),
-    ({"resolution": 0}, "must be more than 0"),
-    ({"amplitude_contrast": 7}, "more than 1"),
-    ({"threads": 1.5}, "whole number"),
-    ({"threads": True}, "number is expected"),
-    ({"pilot": "auto"}, "number is expected"),
-    ({"invert": "yes"}, "true or false"),
-    ({"labels": [3]}, "labels: a text is expected"),
-    ({"root": "a\0b"}, "not a file name"),
-    ({"particles": []}, "at least one"),
-    ({"out": None}, "out: a value is required"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"serach": "local"}, "did you mean 'search'"),
+        ({"search": "thorough"}, "not one of exhaustive, local, fixed"),
+        ({"max_shift": "far"}, "max_shift: a number is expected"),
+        ({"max_shift": -1}, "max_shift: -1 Å is less than 0"),
+        ({"max_shift": math.inf}, "finite"),
+        ({"resolution": 0}, "must be more than 0"),
+        ({"amplitude_contrast": 7}, "more than 1"),
+        ({"threads": 1.5}, "whole number"),
+        ({"threads": True}, "number is expected"),
+        ({"pilot": "auto"}, "number is expected"),
+        ({"invert": "yes"}, "true or false"),
+        ({"labels": [3]}, "labels: a text is expected"),
+        ({"root": "a\0b"}, "not a file name"),
+        ({"particles": []}, "at least one"),
+        ({"out": None}, "out: a value is required"),
+    ],
+)
 def test_wrong_values_are_refused_in_one_line(change, words):
     with pytest.raises(ParameterError, match=words) as caught:
         complete("likelihood", {**REQUIRED, **change})

@@ -85,8 +85,15 @@ def test_the_numbers_are_those_of_the_run():
     assert "max_shift automatic" in words and "a b.mrc, <c>.mrc" in words and "cryolike-scipion x.y" in words
 
 
-@pytest.mark.parametrize("labels, count, bad", [(["only"], 30, 0), (["one", "two"], 3, 3), (["a", "b", "c"], 40, 1),
-                                                ([f"model {k}" for k in range(11)], 60, 0)])
+@pytest.mark.parametrize(
+    "labels, count, bad",
+    [
+        (["only"], 30, 0),
+        (["one", "two"], 3, 3),
+        (["a", "b", "c"], 40, 1),
+        ([f"model {k}" for k in range(11)], 60, 0),
+    ],
+)
 def test_few_structures_many_structures_and_nothing_scored(labels, count, bad):
     page = Page(render(made_up(labels, count, bad), "demo"))
     assert ("img" in page.tags) == (bad < count)
@@ -136,8 +143,21 @@ def test_a_browser_shows_the_page(tmp_path, width):
     path.write_text(render(made_up(NASTY), "demo"), encoding="utf-8")
     shot = tmp_path / "shot.png"
     run = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},1200", "--enable-logging=stderr",
-         f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", path.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True)
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--window-size={width},1200",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--screenshot={shot}",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert shot.stat().st_size > 10_000
     assert not re.findall(r"CONSOLE.*", run.stderr)
