@@ -1,0 +1,200 @@
+"""Particle images on the polar grid, ready to be compared with templates.
+
+The inner product of an image with a template behind the CTF is ``<M² Y, CTF T> = <CTF M² Y, T>``: multiplying the image
+by its CTF leaves a template that is compact, whatever the defocus. So the image is masked, multiplied by its CTF on a
+padded Cartesian grid (no wrap-around), cut with a window that is one wherever a shifted template can be, and only then
+transformed to the polar points by NUFFT. The grid then needs to resolve the window and the template, not the CTF's
+delocalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import finufft
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from .ctf import ctf
+from .image_prep import ImageSettings, band_norm, mask_of, prepare, soft_disc
+from .likelihood import degrees_of_freedom
+from .polar_grid import PolarGrid
+from .template_power import PowerRule, power_weights
+
+__all__ = ["PolarImages", "Window", "padded_size", "polar_images", "transform_to_polar"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Disc (Å) in which a shifted template can lie, and the width of the soft edge around it."""
+
+    radius: float
+    edge: float
+
+
+@dataclass(frozen=True)
+class PolarImages:
+    """Images on one polar grid.
+
+    Attributes
+    ----------
+    matched : complex64 [m, n, W/2]
+        Transform of window · (CTF * M² Y) at the stored half circle, Å² x grey.
+    power : complex64 [m, p, j]
+        CTF² weights of the power nodes, see `template_power`.
+    offset : float32 [m, n]
+        Quadrature weight times the ring mean of the transform of M² times the CTF: with the zeroth angular order of a
+        template, ``<s, T> = Σ_n offset_n T_0(k_n)`` for every pose inside the mask.
+    image_power, cross_power, mask_power : float64 [m]
+        <Y,Y>, <s,Y>, <s,s> over the band.
+    dof : float64 [m]
+        Degrees of freedom n.
+    pixel_size : float64 [m]
+        Å.
+    """
+
+    matched: Tensor
+    power: Tensor
+    offset: Tensor
+    image_power: Tensor
+    cross_power: Tensor
+    mask_power: Tensor
+    dof: Tensor
+    pixel_size: Tensor
+
+    def __len__(self) -> int:
+        return len(self.matched)
+
+    @property
+    def projected_power(self) -> Tensor:
+        """c, float64 [m]."""
+        return self.image_power - self.cross_power**2 / self.mask_power
+
+    def take(self, index) -> PolarImages:
+        return PolarImages(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @classmethod
+    def join(cls, parts: list[PolarImages]) -> PolarImages:
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+def padded_size(box: int, pixel_size: float, window: Window, spread: float) -> int:
+    """DFT length without wrap-around inside the window for a delocalisation of ``spread`` (Å), at most four boxes."""
+    reach = box / 2 + (window.radius + window.edge + spread) / pixel_size
+    return int(next_fast_len(max(2 * box - 1, min(int(np.ceil(reach)), 4 * box)), real=True))
+
+
+def transform_to_polar(images: Tensor, grid: PolarGrid, pixel_size: float, accuracy: float = 1e-6) -> Tensor:
+    """``F(k) = pixel² Σ_x image(x) exp(-2 pi i k.x)`` at the stored half circle.
+
+    Parameters
+    ----------
+    images : Tensor [m, L, L]
+        Centre at index ``L // 2``; float32 or float64 decides the precision.
+    grid : PolarGrid
+    pixel_size : float
+        Å.
+    accuracy : float
+        Relative tolerance of the NUFFT.
+
+    Returns
+    -------
+    complex Tensor [m, n, W/2]
+    """
+    kind = torch.complex64 if images.dtype == torch.float32 else torch.complex128
+    points = (2 * np.pi * pixel_size * grid.points_half()).reshape(-1, 2)
+    real = np.float32 if kind == torch.complex64 else np.float64
+    x, y = (np.ascontiguousarray(points[:, i], dtype=real) for i in (1, 0))
+    values = finufft.nufft2d2(
+        x,
+        y,
+        images.to(kind).cpu().numpy(),
+        isign=-1,
+        eps=accuracy,
+        nthreads=torch.get_num_threads(),
+    )
+    result = torch.from_numpy(values.reshape(len(images), grid.n_radii, grid.n_half) * real(pixel_size**2))
+    return result.to(images.device)
+
+
+def polar_images(
+    images: Tensor,
+    signs: Tensor,
+    arguments: dict[str, Tensor],
+    settings: ImageSettings,
+    grid: PolarGrid,
+    rule: PowerRule,
+    window: Window,
+    pixel_size: float,
+    padded: int,
+) -> PolarImages:
+    """Bring images of one box and pixel size to the polar grid.
+
+    Parameters
+    ----------
+    images : float32 Tensor [m, N, N]
+    signs : Tensor [m]
+        Contrast of the metadata, +1 or -1.
+    arguments : dict of float64 Tensor [m]
+        Of `ctf`, from `ctf_arguments`.
+    settings, grid, rule, window
+        What to do, and onto which grid.
+    pixel_size : float
+        Å.
+    padded : int
+        From `padded_size`.
+    """
+    box = images.shape[-1]
+    images = prepare(images, signs, settings, pixel_size)
+    mask = mask_of(settings, box, pixel_size, images.device)
+    masked = images * mask.to(images)
+    spectrum = torch.fft.rfft2(masked, s=(padded, padded))
+    norm = band_norm(spectrum, torch.fft.rfft2(mask, s=(padded, padded)), padded, grid.k_max, pixel_size)
+    if settings.mask_diameter is not None:
+        spectrum = torch.fft.rfft2(masked * mask.to(images), s=(padded, padded))
+    matched = _filter(spectrum, arguments, box, padded, window, pixel_size, images.dtype)
+    return PolarImages(
+        matched=transform_to_polar(matched, grid, pixel_size),
+        power=power_weights(rule, arguments),
+        offset=_offset_weights(mask**2, settings, arguments, grid, window, pixel_size),
+        image_power=norm.image,
+        cross_power=norm.cross,
+        mask_power=norm.mask,
+        dof=torch.full_like(norm.image, degrees_of_freedom(grid.k_max, pixel_size, mask)),
+        pixel_size=torch.full_like(norm.image, pixel_size),
+    )
+
+
+def _filter(spectrum, arguments, box, padded, window, pixel_size, dtype) -> Tensor:
+    """Multiply by the CTF, return to real space and cut with the window: [m, 2 L + 1, 2 L + 1], centre L."""
+    ky = torch.fft.fftfreq(padded, pixel_size, dtype=torch.float64, device=spectrum.device)[:, None]
+    kx = torch.fft.rfftfreq(padded, pixel_size, dtype=torch.float64, device=spectrum.device)[None, :]
+    columns = {key: value[:, None, None] for key, value in arguments.items()}
+    values = ctf(torch.sqrt(kx**2 + ky**2), torch.atan2(ky, kx), **columns)
+    filtered = torch.fft.irfft2(spectrum * values.to(dtype), s=(padded, padded))
+    radius, edge = window.radius / pixel_size, window.edge / pixel_size
+    reach = min(int(np.ceil(radius + edge)), (padded - 1) // 2)
+    index = (box // 2 + torch.arange(-reach, reach + 1, device=spectrum.device)) % padded
+    cut = filtered[:, index][:, :, index]
+    return cut * soft_disc(2 * reach + 1, radius, edge, spectrum.device).to(dtype)
+
+
+def _offset_weights(squared_mask, settings, arguments, grid, window, pixel_size) -> Tensor:
+    """See `PolarImages.offset`.
+
+    Where there is no mask the box is replaced by the window: both are one wherever the template is, so that their
+    inner products with it agree, and the window's transform dies off quickly.
+    """
+    if settings.mask_diameter is None:
+        reach = int(np.ceil((window.radius + 2 * window.edge) / pixel_size))
+        squared_mask = soft_disc(2 * reach + 1, window.radius / pixel_size, 2 * window.edge / pixel_size)
+    ring = PolarGrid(grid.radii, grid.weights, 4, grid.k_max)
+    profile = transform_to_polar(squared_mask[None].double().cpu(), ring, pixel_size, 1e-9)[0].real.mean(dim=1)
+    radii = torch.as_tensor(grid.radii, device=squared_mask.device)[:, None]
+    theta = torch.as_tensor(np.pi * np.arange(16) / 16, device=squared_mask.device)
+    columns = {key: value[:, None, None] for key, value in arguments.items()}
+    mean = ctf(radii, theta, **columns).mean(dim=-1)
+    weights = torch.as_tensor(grid.weights, device=mean.device)
+    return (mean * weights * profile.to(mean)).float()

@@ -1,0 +1,144 @@
+"""The power <T,T> of a template behind every image's CTF, exactly and without a CTF-sized grid.
+
+``a(psi) = ∫ CTF²(k, theta) |T(k, theta + psi)|² d²k``. The template is band-limited in radius by its extent, but CTF²
+oscillates faster the larger the defocus. So |T|² is known at a few *power nodes* and CTF² is integrated against the
+polynomials through these nodes on a radial rule as fine as the defocus needs (product integration): the weight of each
+power node is particular to the image, the template side is common to all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import jv
+from torch import Tensor
+
+from .ctf import ctf, wavelength
+from .particles import Particles
+from .polar_grid import PolarGrid, choose_grid, gauss_radial_rule, radial_interpolation
+
+__all__ = ["PowerRule", "ctf_arguments", "delocalisation", "power_rule", "power_weights", "ring_power", "template_power"]
+
+_ACCURACY = 1e-6
+
+
+@dataclass(frozen=True)
+class PowerRule:
+    """Nodes at which |T|² is known, and how to get there from the search grid.
+
+    Attributes
+    ----------
+    radii : float64 [p]
+        Power nodes, 1/Å.
+    from_grid : float64 [p, n]
+        Interpolation of a template from the search grid's radii to the power nodes.
+    fine_radii, fine_weights : float64 [f]
+        Rule that resolves CTF² |T|².
+    to_nodes : float64 [f, p]
+        Interpolation of |T|² from the power nodes to the fine radii.
+    n_orders : int
+        Angular orders 0, 2, 4, … of CTF² that are kept; one where no image is astigmatic.
+    """
+
+    radii: np.ndarray
+    from_grid: np.ndarray
+    fine_radii: np.ndarray
+    fine_weights: np.ndarray
+    to_nodes: np.ndarray
+    n_orders: int
+
+    @property
+    def n_angles(self) -> int:
+        """Angles over [0, pi) at which CTF² is sampled."""
+        return 1 if self.n_orders == 1 else 2 * self.n_orders
+
+
+def ctf_arguments(particles: Particles, index: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Keyword arguments of `ctf` for some particles, each float64 [m]."""
+    optics = particles.optics_index[index]
+
+    def of_group(name: str) -> np.ndarray:
+        return np.array([getattr(group, name) for group in particles.optics], dtype=np.float64)[optics]
+
+    values = {
+        "defocus_u": particles.defocus_u[index],
+        "defocus_v": particles.defocus_v[index],
+        "defocus_angle_deg": particles.defocus_angle_deg[index],
+        "voltage_kv": of_group("voltage_kv"),
+        "cs_mm": of_group("cs_mm"),
+        "amplitude_contrast": of_group("amplitude_contrast"),
+        "phase_shift_deg": particles.phase_shift_deg[index],
+        "bfactor": particles.ctf_bfactor[index],
+        "scale": particles.ctf_scale[index],
+    }
+    return {key: torch.as_tensor(np.asarray(value, np.float64), device=device) for key, value in values.items()}
+
+
+def delocalisation(arguments: dict[str, Tensor], k_max: float) -> float:
+    """Largest distance (Å) by which these CTFs move detail up to k_max: lambda k |defocus - Cs lambda² k²|."""
+    lam = wavelength(arguments["voltage_kv"])
+    largest = torch.maximum(arguments["defocus_u"].abs(), arguments["defocus_v"].abs())
+    spherical = arguments["cs_mm"] * 1e7 * lam**2 * k_max**2
+    return float((lam * k_max * torch.maximum(largest, spherical)).max())
+
+
+def power_rule(grid: PolarGrid, template_radius: float, arguments: dict[str, Tensor]) -> PowerRule:
+    """Rule for templates of ``template_radius`` (Å) behind the CTFs of ``arguments`` (any number of images)."""
+    k_max = grid.k_max
+    spread = delocalisation(arguments, k_max)
+    nodes = choose_grid(k_max, 2 * template_radius, 2 * template_radius, _ACCURACY).radii
+    fine = choose_grid(k_max, 2 * spread + 1e-3 / k_max, 2 * template_radius, _ACCURACY).n_radii
+    fine = max(fine, 2 * len(nodes))
+    fine_radii, fine_weights = gauss_radial_rule(fine, k_max)
+    astigmatism = (arguments["defocus_u"] - arguments["defocus_v"]).abs()
+    swing = float((np.pi * wavelength(arguments["voltage_kv"]) * k_max**2 * astigmatism).max())
+    orders = 1
+    while orders < 64 and abs(float(jv(orders, swing))) > _ACCURACY:
+        orders += 1
+    return PowerRule(
+        radii=nodes,
+        from_grid=radial_interpolation(grid.radii, nodes),
+        fine_radii=fine_radii,
+        fine_weights=fine_weights,
+        to_nodes=radial_interpolation(nodes, fine_radii),
+        n_orders=min(orders, grid.n_half // 2),
+    )
+
+
+def power_weights(rule: PowerRule, arguments: dict[str, Tensor]) -> Tensor:
+    """Weights of the images: complex64 [m, p, j], orders 0, 2, … 2 (J - 1) in theta of ``∫ CTF² · l_p`` .
+
+    ``a(psi) = Re Σ_p (w_p0 P_p0 + 2 Σ_{j>0} conj(w_pj) P_pj exp(2 i j psi))`` with P from `ring_power`.
+    """
+    device = arguments["voltage_kv"].device
+    columns = {key: value[:, None, None] for key, value in arguments.items()}
+    radii = torch.as_tensor(rule.fine_radii, device=device)[:, None]
+    theta = torch.as_tensor(np.pi * np.arange(rule.n_angles) / rule.n_angles, device=device)
+    squared = ctf(radii, theta, **columns) ** 2
+    orders = torch.fft.fft(squared, dim=-1)[..., : rule.n_orders] / rule.n_angles
+    matrix = torch.as_tensor(rule.to_nodes * rule.fine_weights[:, None], device=device)
+    return torch.einsum("mfj,fp->mpj", orders, matrix.to(orders.dtype)).to(torch.complex64)
+
+
+def ring_power(rule: PowerRule, slices: Tensor) -> Tensor:
+    """|T|² at the power nodes by angular order: complex64 [v, p, j] from half-circle slices [v, n, W/2]."""
+    matrix = torch.as_tensor(rule.from_grid, dtype=slices.real.dtype, device=slices.device)
+    at_nodes = torch.einsum("pn,vnw->vpw", matrix.to(slices.dtype), slices)
+    squared = at_nodes.real**2 + at_nodes.imag**2
+    if rule.n_orders == 1:
+        return squared.mean(dim=-1, keepdim=True).to(torch.complex64)
+    return (torch.fft.fft(squared, dim=-1)[..., : rule.n_orders] / squared.shape[-1]).to(torch.complex64)
+
+
+def template_power(weights: Tensor, power: Tensor, n_inplane: int | None = None) -> Tensor:
+    """a for every image and view: float32 [m, v], averaged over psi, or [m, v, n_inplane] with ``n_inplane``."""
+    mean = weights[..., 0].real @ power[..., 0].real.T
+    if n_inplane is None or weights.shape[-1] == 1:
+        return mean if n_inplane is None else mean[..., None].expand(-1, -1, n_inplane)
+    orders = torch.einsum("mpj,vpj->mvj", weights.conj(), power)
+    spectrum = torch.zeros(*mean.shape, n_inplane // 2 + 1, dtype=orders.dtype, device=orders.device)
+    count = min(orders.shape[-1], n_inplane // 4 + 1)
+    spectrum[..., 0 : 2 * count : 2] = orders[..., :count]
+    return torch.fft.irfft(spectrum, n=n_inplane, dim=-1, norm="forward")
