@@ -15,8 +15,8 @@ _SUFFIX = ".cryolike-tmp"
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path` that becomes `path` when the block ends without an exception.
 
-    The data reach the disk (fsync) before the rename, so a power cut leaves the old file or the new one. After an
-    exception the temporary file is removed and an existing `path` is as it was.
+    The data reach the disk (fsync) before the rename, so a power cut leaves the old file or the new one.
+    After an exception the temporary file is removed and an existing `path` is as it was.
 
     Parameters
     ----------

@@ -1,9 +1,10 @@
 """A run that can be stopped at any moment: its manifest, and one file for each finished chunk of particles.
 
-In the output folder, ``manifest.json`` describes the current run; ``chunks/HASH16.json`` is the same, kept under the
-hash of everything that decides the result, and ``chunks/HASH16_000012.npz`` is a finished chunk. A run with the same
-hash goes on with the boundaries and the scale prior that it began with; another hash has other names, so results of
-different parameters never mix. What earlier parameters left is removed when a run finishes, or by a restart.
+In the output folder, ``manifest.json`` describes the current run; ``chunks/HASH16.json`` is the same, kept
+under the hash of everything that decides the result, and ``chunks/HASH16_000012.npz`` is a finished chunk. A
+run with the same hash goes on with the boundaries and the scale prior that it began with; another hash has
+other names, so results of different parameters never mix. What earlier parameters left is removed when a run
+finishes, or by a restart.
 """
 
 from __future__ import annotations
@@ -89,29 +90,34 @@ class Manifest:
             If the folder cannot be written to, or another process runs in it.
         """
         out = Path(out)
-        lock = _take_lock(out)
-        chunks = out / "chunks"
-        remove_leftovers(out)
+        digest = fingerprint(decides)
+        manifest = cls(out, json.loads(canonical_json(decides)), digest, (), None, dict(versions or {}))
+        manifest._lock = _take_lock(out)
+        try:
+            manifest._begin(boundaries, restart)
+        except BaseException:
+            manifest.close()
+            raise
+        return manifest
+
+    def _begin(self, boundaries: Sequence[int] | Callable[[], Sequence[int]], restart: bool) -> None:
+        chunks = self.out / "chunks"
+        remove_leftovers(self.out)
         remove_leftovers(chunks)
         if restart:
             _remove_chunks(chunks, keep=None)
-        digest = fingerprint(decides)
-        plain = json.loads(canonical_json(decides))
-        manifest = cls(out, plain, digest, (), None, dict(versions or {}), False, lock)
-        old = _load(manifest.chunk_file(".json"), digest)
+        old = _load(self.chunk_file(".json"), self.hash)
         if old is not None:
-            manifest.boundaries = tuple(old["boundaries"])
-            manifest.scale_prior = old["scale_prior"]
-            manifest.versions = old["versions"]
-            manifest.finished = old["finished"]
+            self.boundaries = tuple(old["boundaries"])
+            self.scale_prior = old["scale_prior"]
+            self.versions = old["versions"]
+            self.finished = old["finished"]
         else:
             found = boundaries() if callable(boundaries) else boundaries
-            manifest.boundaries = tuple(int(b) for b in found)
-            if not manifest.boundaries or any(np.diff(manifest.boundaries) <= 0) or manifest.boundaries[0] != 0:
-                manifest.close()
-                raise ValueError(f"chunk boundaries do not rise from 0: {manifest.boundaries}")
-        manifest.save()
-        return manifest
+            self.boundaries = tuple(int(b) for b in found)
+            if self.boundaries[:1] != (0,) or any(np.diff(self.boundaries) <= 0):
+                raise ValueError(f"chunk boundaries do not rise from 0: {self.boundaries}")
+        self.save()
 
     @property
     def ranges(self) -> list[range]:
@@ -135,8 +141,15 @@ class Manifest:
 
     def save(self) -> None:
         """Write the manifest, atomically."""
-        content = {"format": _FORMAT, "hash": self.hash, "decides": self.decides, "boundaries": self.boundaries,
-                   "scale_prior": self.scale_prior, "versions": self.versions, "finished": self.finished}
+        content = {
+            "format": _FORMAT,
+            "hash": self.hash,
+            "decides": self.decides,
+            "boundaries": self.boundaries,
+            "scale_prior": self.scale_prior,
+            "versions": self.versions,
+            "finished": self.finished,
+        }
         data = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode("ascii")
         write_bytes(self.chunk_file(".json"), data)
         write_bytes(self.out / "manifest.json", data)
@@ -193,7 +206,7 @@ class ChunkStore:
             if array.dtype.hasobject:
                 raise ValueError(f"the array {name} holds Python objects")
         with atomic_path(self.path(chunk)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **plain)  # type: ignore[arg-type]
+            np.savez(file, **plain)
 
     def read(self, chunk: int) -> dict[str, np.ndarray]:
         """The arrays of a finished chunk.
@@ -205,11 +218,14 @@ class ChunkStore:
         """
         path = self.path(chunk)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"the result of chunk {chunk} cannot be read ({error})", path,
-                             remedy="Remove the file and start the run again: it computes only this chunk") from None
+            raise InputError(
+                f"the result of chunk {chunk} cannot be read ({error})",
+                path,
+                remedy="Remove the file and start the run again: it computes only this chunk",
+            ) from None
 
 
 def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -228,7 +244,9 @@ def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(out) / "manifest.json"
     content = _load(path, None)
     if content is None:
-        raise InputError("the folder has no manifest of a run", path, remedy="Give the output folder of a run")
+        raise InputError(
+            "the folder has no manifest of a run", path, remedy="Give the output folder of a run"
+        )
     return content
 
 
@@ -247,14 +265,20 @@ def _take_lock(out: Path) -> IO[bytes]:
         (out / "chunks").mkdir(parents=True, exist_ok=True)
         lock = open(out / "chunks" / ".lock", "ab")  # noqa: SIM115
     except OSError as error:
-        raise InputError(f"the output folder cannot be written to ({error.strerror})", out,
-                         remedy="Choose another with --out") from None
+        raise InputError(
+            f"the output folder cannot be written to ({error.strerror})",
+            out,
+            remedy="Choose another with --out",
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise InputError("another process is running in this output folder", out,
-                         remedy="Wait for it, stop it, or choose another folder with --out") from None
+        raise InputError(
+            "another process is running in this output folder",
+            out,
+            remedy="Wait for it, stop it, or choose another folder with --out",
+        ) from None
     except OSError:
         # Some network file systems have no locks; there the user has to see to it.
         return lock

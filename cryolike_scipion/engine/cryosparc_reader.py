@@ -22,19 +22,28 @@ from .star_file import loop_lines, parse_star, quote
 VERSION_COMMENT = "# version 30001"
 
 _OPTICS = {
-    "rlnImagePixelSize": "blob/psize_A", "rlnImageSize": "blob/shape", "rlnVoltage": "ctf/accel_kv",
-    "rlnSphericalAberration": "ctf/cs_mm", "rlnAmplitudeContrast": "ctf/amp_contrast"}
+    "rlnImagePixelSize": "blob/psize_A",
+    "rlnImageSize": "blob/shape",
+    "rlnVoltage": "ctf/accel_kv",
+    "rlnSphericalAberration": "ctf/cs_mm",
+    "rlnAmplitudeContrast": "ctf/amp_contrast",
+}
 _PLAIN = {
-    "rlnMicrographName": "location/micrograph_path", "rlnDefocusU": "ctf/df1_A", "rlnDefocusV": "ctf/df2_A",
-    "rlnCtfBfactor": "ctf/bfactor", "cryolikeImageSign": "blob/sign", "cryolikeCryosparcUid": "uid"}
+    "rlnMicrographName": "location/micrograph_path",
+    "rlnDefocusU": "ctf/df1_A",
+    "rlnDefocusV": "ctf/df2_A",
+    "rlnCtfBfactor": "ctf/bfactor",
+    "cryolikeImageSign": "blob/sign",
+    "cryolikeCryosparcUid": "uid",
+}
 _RADIANS = {"rlnDefocusAngle": "ctf/df_angle_rad", "rlnPhaseShift": "ctf/phase_shift_rad"}
 
 
 def read_cryosparc(path: str | os.PathLike[str]) -> ParticleDocument:
     """Read a ``.cs`` file as RELION 3.1 tables.
 
-    The columns are those RELION has for the same values, ``cryolikeImageSign`` (``blob/sign``: -1 where protein is
-    dark) and ``cryolikeCryosparcUid``. Image names lose cryoSPARC's leading ``>``.
+    The columns are those RELION has for the same values, ``cryolikeImageSign`` (``blob/sign``: -1 where
+    protein is dark) and ``cryolikeCryosparcUid``. Image names lose cryoSPARC's leading ``>``.
 
     Parameters
     ----------
@@ -52,22 +61,33 @@ def read_cryosparc(path: str | os.PathLike[str]) -> ParticleDocument:
     path = Path(path)
     data = _load(path)
     for field in ("blob/path", "blob/idx"):
-        if field not in data.dtype.names:
-            raise InputError(f"the file does not say where the images are (no field {field})", path,
-                             remedy="Give the job's own particles file, or export the particles: a passthrough file "
-                                    "alone is not enough")
+        if field not in _fields(data):
+            raise InputError(
+                f"the file does not say where the images are (no field {field})",
+                path,
+                remedy="Give the job's own particles file, or export the particles: a passthrough file "
+                "alone is not enough",
+            )
     optics_labels, optics_rows, group = _optics(data)
-    columns: dict[str, list[str]] = {"rlnImageName": _image_names(data, path),
-                                     "rlnOpticsGroup": [str(g + 1) for g in group]}
+    columns: dict[str, list[str]] = {
+        "rlnImageName": _image_names(data, path),
+        "rlnOpticsGroup": [str(g + 1) for g in group],
+    }
     for label, field in _PLAIN.items():
-        if field in data.dtype.names:
+        if field in _fields(data):
             columns[label] = [quote(text) for text in _texts(data[field])]
     for label, field in _RADIANS.items():
-        if field in data.dtype.names:
+        if field in _fields(data):
             columns[label] = _fixed(np.rad2deg(data[field].astype(np.float64)))
     columns.update(_alignment(data))
-    lines = [VERSION_COMMENT, "", *loop_lines("optics", optics_labels, optics_rows), VERSION_COMMENT, "",
-             *loop_lines("particles", list(columns), map(" ".join, zip(*columns.values())))]
+    lines = [
+        VERSION_COMMENT,
+        "",
+        *loop_lines("optics", optics_labels, optics_rows),
+        VERSION_COMMENT,
+        "",
+        *loop_lines("particles", list(columns), map(" ".join, zip(*columns.values()))),
+    ]
     star = parse_star("\n".join(lines), path)
     return ParticleDocument(star, star.tables[1], star.tables[0])
 
@@ -76,17 +96,30 @@ def _load(path: Path) -> NDArray[np.void]:
     try:
         data = np.load(path, allow_pickle=False)
     except OSError as error:
-        raise InputError(f"the file cannot be read ({error.strerror or 'not a numpy file'})", path,
-                         remedy="Check that it is a .cs file of particles") from None
+        raise InputError(
+            f"the file cannot be read ({error.strerror or 'not a numpy file'})",
+            path,
+            remedy="Check that it is a .cs file of particles",
+        ) from None
     except ValueError:
-        raise InputError("the file is not a numpy structured array", path,
-                         remedy="Export the particles from cryoSPARC and give the exported .cs file") from None
+        raise InputError(
+            "the file is not a numpy structured array",
+            path,
+            remedy="Export the particles from cryoSPARC and give the exported .cs file",
+        ) from None
     if not isinstance(data, np.ndarray) or data.dtype.names is None or data.ndim != 1:
-        raise InputError("the file is not a table of particles", path,
-                         remedy="Export the particles from cryoSPARC and give the exported .cs file")
+        raise InputError(
+            "the file is not a table of particles",
+            path,
+            remedy="Export the particles from cryoSPARC and give the exported .cs file",
+        )
     if len(data) == 0:
         raise InputError("the file has no particles", path, remedy="Give a file with at least one particle")
     return data
+
+
+def _fields(data: NDArray[np.void]) -> tuple[str, ...]:
+    return data.dtype.names or ()
 
 
 def _texts(values: NDArray) -> list[str]:
@@ -106,8 +139,12 @@ def _image_names(data: NDArray[np.void], path: Path) -> list[str]:
         try:
             names.append(quote(f"{int(frame) + 1:06d}@{stack.removeprefix('>')}"))
         except InputError as error:
-            raise InputError(f"the name of the image stack cannot be written to a STAR file ({stack!r})", path, row,
-                             error.remedy) from None
+            raise InputError(
+                f"the name of the image stack cannot be written to a STAR file ({stack!r})",
+                path,
+                row,
+                error.remedy,
+            ) from None
     return names
 
 
@@ -115,18 +152,22 @@ def _optics(data: NDArray[np.void]) -> tuple[Sequence[str], list[str], NDArray[n
     """Labels and rows of the optics table, and each particle's group, counted from 0."""
     columns: dict[str, list[str]] = {}
     for label, field in _OPTICS.items():
-        if field in data.dtype.names:
+        if field in _fields(data):
             columns[label] = _texts(data[field][:, 0] if field == "blob/shape" else data[field])
-    exposure = data["ctf/exp_group_id"] if "ctf/exp_group_id" in data.dtype.names else np.zeros(len(data), np.uint32)
+    exposure = (
+        data["ctf/exp_group_id"] if "ctf/exp_group_id" in _fields(data) else np.zeros(len(data), np.uint32)
+    )
     places: dict[tuple[str, ...], int] = {}
-    group = np.array([places.setdefault(key, len(places)) for key in zip(_texts(exposure), *columns.values())])
+    group = np.array(
+        [places.setdefault(key, len(places)) for key in zip(_texts(exposure), *columns.values())]
+    )
     rows = [" ".join([str(n), f"opticsGroup{n}", "2", *key[1:]]) for n, key in enumerate(places, 1)]
     return ["rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageDimensionality", *columns], rows, group
 
 
 def _alignment(data: NDArray[np.void]) -> dict[str, list[str]]:
     """Columns of the 3D alignment, or else of the 2D one (in-plane angle and origin only)."""
-    names = data.dtype.names or ()
+    names = _fields(data)
     space = next((s for s in ("alignments3D", "alignments2D") if f"{s}/pose" in names), None)
     if space is None:
         return {}

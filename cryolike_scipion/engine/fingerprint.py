@@ -15,7 +15,7 @@ from .particles import Particles
 
 
 def canonical_json(value: object) -> str:
-    """JSON text that is the same for equal values: keys sorted, no blanks, paths and numpy values as plain ones.
+    """JSON text that is the same for equal values: sorted keys, no blanks, paths and numpy values plain.
 
     Raises
     ------
@@ -24,8 +24,9 @@ def canonical_json(value: object) -> str:
     ValueError
         For NaN and infinity, which JSON has not.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False,
-                      default=_plain)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain
+    )
 
 
 def fingerprint(decides: Mapping[str, object]) -> str:
@@ -36,21 +37,25 @@ def fingerprint(decides: Mapping[str, object]) -> str:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
     return digest.hexdigest()
 
 
 def particles_identity(particles: Particles) -> dict[str, object]:
     """What identifies particles and their images, for :func:`fingerprint`.
 
-    The sources and their rows count by content, not by name, so that a moved project keeps its results. Stacks count
-    by name, size, time of change and number of whole images: reading all images would take as long as scoring them.
+    The sources and their rows count by content, not by name, so that a moved project keeps its results.
+    Stacks count by name, size, time of change and number of whole images: reading all images would take as
+    long as scoring them.
     """
     return {
         "sources": [source_sha256(particles, number) for number in range(len(particles.sources))],
         "source_index": _array_sha256(particles.source_index),
         "rows": _array_sha256(particles.row),
-        "stacks": [stack_identity(stack) for stack in particles.stacks]}
+        "stacks": fingerprint({"stacks": [stack_identity(stack) for stack in particles.stacks]}),
+    }
 
 
 def source_sha256(particles: Particles, number: int = 0) -> str:
@@ -60,7 +65,7 @@ def source_sha256(particles: Particles, number: int = 0) -> str:
 
 
 def stack_identity(path: str | os.PathLike[str]) -> list[object]:
-    """Name, bytes, time of change (ns) and number of whole images of a stack; zeros where it cannot be read."""
+    """Name, bytes, time of change (ns) and whole images of a stack; zeros where it cannot be read."""
     name = os.fsencode(Path(path).name).decode("ascii", "backslashreplace")
     try:
         header = read_stack_header(path)
@@ -72,13 +77,6 @@ def stack_identity(path: str | os.PathLike[str]) -> list[object]:
 
 def _array_sha256(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, dtype="<i8").tobytes()).hexdigest()
-
-
-def _digest(file) -> hashlib._Hash:
-    digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
-    return digest
 
 
 def _plain(value: object) -> object:

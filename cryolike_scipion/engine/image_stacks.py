@@ -17,8 +17,8 @@ def read_images(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], list[str | None]]:
     """Read images of particles, each exactly once, in the order of `indices`.
 
-    Grey values are as in the file: neither :attr:`Particles.sign` nor any normalisation is applied. Stacks are
-    memory-mapped, and never beyond the end of a truncated file.
+    Grey values are as in the file: neither :attr:`Particles.sign` nor any normalisation is applied. Stacks
+    are memory-mapped, and never beyond the end of a truncated file.
 
     Parameters
     ----------
@@ -54,8 +54,11 @@ def read_images(
         header, frames, trouble = _open(particles, stack, edge)
         for place in places:
             index = int(chosen[place])
-            state, found = (MISSING, trouble) if header is None else _read_one(
-                header, frames, int(particles.frame[index]), images[place])
+            state, found = (
+                (MISSING, trouble)
+                if header is None
+                else _read_one(header, frames, int(particles.frame[index]), images[place])
+            )
             status[place] = state
             if found is not None:
                 images[place] = 0
@@ -71,30 +74,44 @@ def _open(particles: Particles, stack: int, edge: int) -> tuple[StackHeader | No
     try:
         header = read_stack_header(particles.stacks[stack])
         if (header.nx, header.ny) != (edge, edge):
-            raise StackError(f"the images of {header.path} are {header.nx} x {header.ny} pixels, not {edge} x {edge}",
-                             "Export the particles again, or correct rlnImageSize")
+            raise StackError(
+                f"the images of {header.path} are {header.nx} x {header.ny} pixels, not {edge} x {edge}",
+                "Export the particles again, or correct rlnImageSize",
+            )
         return header, open_stack(header), None
     except StackError as error:
         return None, nothing, (error.args[0], error.args[1])
     except (OSError, ValueError) as error:
-        return None, nothing, (f"the image stack {particles.stacks[stack]} cannot be read ({error})",
-                               "Check the file")
+        return (
+            None,
+            nothing,
+            (f"the image stack {particles.stacks[stack]} cannot be read ({error})", "Check the file"),
+        )
 
 
 def _read_one(header: StackHeader, frames: NDArray, frame: int, out: NDArray) -> tuple[int, _Trouble | None]:
     """Put one image into `out`; its status and what is wrong with it."""
     name = f"image {frame + 1} of {header.path}"
     if not 0 <= frame < header.nz:
-        return MISSING, (f"there is no {name}, which has {header.nz}",
-                         "Correct the image name, or extract the particles again")
+        return MISSING, (
+            f"there is no {name}, which has {header.nz}",
+            "Correct the image name, or extract the particles again",
+        )
     if frame >= header.available:
-        return MISSING, (f"{name} is cut off: the file is truncated and holds {header.available} of {header.nz} images",
-                         "Copy or extract the stack again")
+        return MISSING, (
+            f"{name} is cut off: the file is truncated and holds {header.available} of {header.nz} images",
+            "Copy or extract the stack again",
+        )
     out[...] = frames[frame]
     low, high = float(out.min()), float(out.max())
     if not np.isfinite(low) or not np.isfinite(high):
-        return NAN, (f"{name} has values that are NaN or infinite", "Extract the particle again, or remove the row")
+        return NAN, (
+            f"{name} has values that are NaN or infinite",
+            "Extract the particle again, or remove the row",
+        )
     if low == high:
-        return CONSTANT, (f"{name} is constant (every pixel is {low:g})",
-                          "Extract the particle again, or remove the row")
+        return CONSTANT, (
+            f"{name} is constant (every pixel is {low:g})",
+            "Extract the particle again, or remove the row",
+        )
     return OK, None

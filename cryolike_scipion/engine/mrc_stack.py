@@ -56,37 +56,48 @@ def read_stack_header(path: str | os.PathLike[str]) -> StackHeader:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise StackError(f"the image stack {path} does not exist",
-                         "Give the folder that the image names are relative to with --root") from None
+        raise StackError(
+            f"the image stack {path} does not exist",
+            "Give the folder that the image names are relative to with --root",
+        ) from None
     except OSError as error:
-        raise StackError(f"the image stack {path} cannot be read ({error.strerror})", "Check its rights") from None
+        raise StackError(
+            f"the image stack {path} cannot be read ({error.strerror})", "Check its rights"
+        ) from None
     return _header(Path(path), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=65536)
 def _header(path: Path, size: int, mtime_ns: int) -> StackHeader:
-    """The header of a file of this size and time: they are parameters so that a changed file is read again."""
+    """The header of a file; size and time are parameters so that a changed file is read again."""
     try:
         with open(path, "rb") as file:
             raw = file.read(_HEADER_BYTES)
     except OSError as error:
-        raise StackError(f"the image stack {path} cannot be read ({error.strerror})", "Check its rights") from None
+        raise StackError(
+            f"the image stack {path} cannot be read ({error.strerror})", "Check its rights"
+        ) from None
     if raw[:2] in _COMPRESSED:
         raise StackError(f"the image stack {path} is compressed ({_COMPRESSED[raw[:2]]})", "Decompress it")
     if len(raw) < _HEADER_BYTES:
-        raise StackError(f"the image stack {path} is truncated: {len(raw)} bytes, less than an MRC header",
-                         "Copy or extract it again")
+        raise StackError(
+            f"the image stack {path} is truncated: {len(raw)} bytes, less than an MRC header",
+            "Copy or extract it again",
+        )
     for order in "<>":
         words = np.frombuffer(raw, dtype=f"{order}i4")
         nx, ny, nz, mode, extended = (int(words[i]) for i in (0, 1, 2, 3, 23))
-        if min(nx, ny, nz) > 0 and mode in range(0, 102) and extended >= 0:
+        # In the wrong byte order every size below 65536 becomes 65536 or more.
+        if 0 < nx < 65536 and 0 < ny < 65536 and nz > 0 and 0 <= mode < 102 and extended >= 0:
             break
     else:
         raise StackError(f"{path} is not an MRC image stack", "Convert the images to MRC (.mrcs)")
     if mode not in _MODES:
-        raise StackError(f"{path} is an MRC file of mode {mode}, which is not read",
-                         "Convert the images to mode 2 (32-bit float)")
-    dtype = np.dtype(_MODES[mode]).newbyteorder(order)
+        raise StackError(
+            f"{path} is an MRC file of mode {mode}, which is not read",
+            "Convert the images to mode 2 (32-bit float)",
+        )
+    dtype = np.dtype(order + _MODES[mode])
     offset = _HEADER_BYTES + extended
     available = min(nz, max(0, size - offset) // (nx * ny * dtype.itemsize))
     return StackHeader(path, nx, ny, nz, dtype, offset, available)

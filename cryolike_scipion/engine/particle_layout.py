@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,18 +12,34 @@ import numpy as np
 from .cryosparc_reader import VERSION_COMMENT
 from .errors import InputError
 from .particles import OpticsGroup, ParticleDocument, Particles
-from .stack_paths import ROOT_TABLE
+from .stack_paths import ROOT_NUMBER_LABEL, ROOT_TABLE
 from .star_file import StarFile, StarTable, loop_lines, quote, split_row, unquote
 
-_OPTICS = ("rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality",
-           "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+_OPTICS = (
+    "rlnOpticsGroup",
+    "rlnOpticsGroupName",
+    "rlnImagePixelSize",
+    "rlnImageSize",
+    "rlnImageDimensionality",
+    "rlnVoltage",
+    "rlnSphericalAberration",
+    "rlnAmplitudeContrast",
+)
 # What RELION takes for a column that an optics table lacks: needed where tables of several files become one.
-_OPTICS_DEFAULTS = {"rlnImageDimensionality": "2", "rlnBeamTiltX": "0", "rlnBeamTiltY": "0", "rlnMagMat00": "1",
-                    "rlnMagMat01": "0", "rlnMagMat10": "0", "rlnMagMat11": "1"}
+_OPTICS_DEFAULTS = {
+    "rlnImageDimensionality": "2",
+    "rlnBeamTiltX": "0",
+    "rlnBeamTiltY": "0",
+    "rlnMagMat00": "1",
+    "rlnMagMat01": "0",
+    "rlnMagMat10": "0",
+    "rlnMagMat11": "1",
+}
 _MISSING: dict[str, Callable[[OpticsGroup], str]] = {
     "rlnImagePixelSize": lambda group: f"{group.pixel_size:.6f}",
     "rlnImageSize": lambda group: str(group.box),
-    "rlnAmplitudeContrast": lambda group: f"{group.amplitude_contrast:.6f}"}
+    "rlnAmplitudeContrast": lambda group: f"{group.amplitude_contrast:.6f}",
+}
 # What stands for a particle column that one of several files lacks, where 0 would say something wrong.
 _PARTICLE_DEFAULTS: dict[str, Callable[[OpticsGroup], str]] = {
     **_MISSING,
@@ -32,7 +49,8 @@ _PARTICLE_DEFAULTS: dict[str, Callable[[OpticsGroup], str]] = {
     "rlnDetectorPixelSize": lambda group: f"{group.pixel_size:.6f}",
     "rlnImageDimensionality": lambda group: "2",
     "rlnCtfScalefactor": lambda group: "1",
-    "cryolikeImageSign": lambda group: "1"}
+    "cryolikeImageSign": lambda group: "1",
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +81,10 @@ class Layout:
 def layout_of(particles: Particles) -> Layout:
     """Lay the sources of particles out as one RELION 3.1 file.
 
-    A single file with an optics table keeps every line but the rows. A single one-table file keeps its lines and gets
-    an optics table before its particles. Several files become one optics and one particle table, with their other
-    tables behind them; particle columns that one of the files lacks are filled (numbers with 0, texts with ``None``).
+    A single file with an optics table keeps every line but the rows. A single one-table file keeps its lines
+    and gets an optics table before its particles. Several files become one optics and one particle table,
+    with their other tables behind them; particle columns that one of the files lacks are filled (from
+    its optics, or else with 0 or ``None``).
 
     Raises
     ------
@@ -88,7 +107,7 @@ def _two_tables(particles: Particles) -> Layout:
     after = _lines(star, table.end_line, len(star.lines))
     columns = _optics_of(particles, 0)
     if set(columns) - set(optics.labels):
-        # Values that came from options or from the stacks' headers: without them RELION could not use the file.
+        # From options or the stacks' headers: without these values RELION could not use the file.
         block = _loop(list(columns), [" ".join(map(quote, row)) for row in zip(*columns.values())])
         start, end = optics.body_line, optics.end_line
         if optics.first_line < table.first_line:
@@ -103,16 +122,27 @@ def _one_table(particles: Particles) -> Layout:
     star, table = document.star, document.particles
     labels, rows = _with_optics_columns(particles, 0)
     optics = loop_lines("optics", _OPTICS, _optics_rows(particles))
-    before = [*_lines(star, 0, table.first_line), VERSION_COMMENT, "", *optics, VERSION_COMMENT, "", "data_particles",
-              *_lines(star, table.first_line + 1, table.body_line)]
+    before = [
+        *_lines(star, 0, table.first_line),
+        VERSION_COMMENT,
+        "",
+        *optics,
+        VERSION_COMMENT,
+        "",
+        "data_particles",
+        *_lines(star, table.first_line + 1, table.body_line),
+    ]
     return Layout(before, labels, rows, _lines(star, table.end_line, len(star.lines)), document.roots)
 
 
 def _several(particles: Particles) -> Layout:
-    tables = [_with_optics_columns(particles, s) if document.optics is None
-              else _renumbered(particles, s) for s, document in enumerate(particles.documents)]
+    tables = [
+        _with_optics_columns(particles, s) if document.optics is None else _renumbered(particles, s)
+        for s, document in enumerate(particles.documents)
+    ]
     optics_labels, optics_rows, numbers = _joined_optics(particles)
-    labels = list(dict.fromkeys(label for own, _ in tables for label in own))
+    roots = tuple(dict.fromkeys(root for document in particles.documents for root in document.roots))
+    labels = list(dict.fromkeys(label for own, _ in tables for label in own if label != ROOT_NUMBER_LABEL))
     fill = _fillers(labels, tables)
     rows = [""] * len(particles)
     for source, (own, texts) in enumerate(tables):
@@ -124,14 +154,40 @@ def _several(particles: Particles) -> Layout:
             tokens[group] = numbers[source][unquote(tokens[group])]
             optics = particles.optics[particles.optics_index[i]]
             rows[i] = " ".join(tokens[place[k]] if k in place else fill[k](optics) for k in labels)
-    before = [VERSION_COMMENT, "", *loop_lines("optics", optics_labels, optics_rows), VERSION_COMMENT, "",
-              "data_particles", ""]
-    return Layout(before, labels, rows, ["", *_further_tables(particles.documents)],
-                  tuple(dict.fromkeys(root for document in particles.documents for root in document.roots)))
+    if len(roots) > 1:
+        labels.append(ROOT_NUMBER_LABEL)
+        rows = [f"{row} {number}" for row, number in zip(rows, _root_numbers(particles, roots))]
+    before = [
+        VERSION_COMMENT,
+        "",
+        *loop_lines("optics", optics_labels, optics_rows),
+        VERSION_COMMENT,
+        "",
+        "data_particles",
+        "",
+    ]
+    return Layout(before, labels, rows, ["", *_further_tables(particles.documents)], roots)
+
+
+def _root_numbers(particles: Particles, roots: Sequence[Path]) -> list[int]:
+    """For each particle which folder its image name is relative to, from 1; 0 for none.
+
+    Two files may use one relative name for two stacks, so the names alone do not tell.
+    """
+    known: dict[tuple[int, str], int] = {}
+    numbers = []
+    for stack, image in zip(particles.stack_index.tolist(), particles.image_names()):
+        name = image.partition("@")[2] or image
+        if (stack, name) not in known:
+            paths = [root / name for root in roots]
+            path = particles.stacks[stack]
+            known[stack, name] = 0 if os.path.isabs(name) or path not in paths else paths.index(path) + 1
+        numbers.append(known[stack, name])
+    return numbers
 
 
 def _renumbered(particles: Particles, source: int) -> tuple[list[str], list[str]]:
-    """Labels and rows of a source with an optics table; rlnOpticsGroup is there even when the file leaves it out."""
+    """Labels and rows of a source with an optics table; rlnOpticsGroup is there in any case."""
     table = particles.documents[source].particles
     rows = [table.rows[r - 1] for s, r in zip(particles.source_index, particles.row) if s == source]
     if "rlnOpticsGroup" in table.labels:
@@ -165,15 +221,28 @@ def _with_optics_columns(particles: Particles, source: int) -> tuple[list[str], 
 
 
 def _optics_rows(particles: Particles) -> list[str]:
-    return [" ".join([str(n), quote(g.name), f"{g.pixel_size:.6f}", str(g.box), "2", f"{g.voltage_kv:.6f}",
-                      f"{g.cs_mm:.6f}", f"{g.amplitude_contrast:.6f}"]) for n, g in enumerate(particles.optics, 1)]
+    return [
+        " ".join(
+            [
+                str(n),
+                quote(g.name),
+                f"{g.pixel_size:.6f}",
+                str(g.box),
+                "2",
+                f"{g.voltage_kv:.6f}",
+                f"{g.cs_mm:.6f}",
+                f"{g.amplitude_contrast:.6f}",
+            ]
+        )
+        for n, g in enumerate(particles.optics, 1)
+    ]
 
 
 def _joined_optics(particles: Particles) -> tuple[list[str], list[str], list[dict[str, str]]]:
-    """One optics table for several sources: labels, rows, and for each source its old and new group numbers."""
+    """One optics table for several sources: labels, rows, and each source's old and new group numbers."""
     own = [_optics_of(particles, s) for s in range(len(particles.documents))]
     labels = list(dict.fromkeys(["rlnOpticsGroup", "rlnOpticsGroupName", *(k for c in own for k in c)]))
-    groups: dict[tuple[str, ...], int] = {}
+    groups: dict[tuple[str, ...], str] = {}
     numbers: list[dict[str, str]] = []
     for source, columns in enumerate(own):
         size = len(columns["rlnOpticsGroup"])
@@ -181,19 +250,28 @@ def _joined_optics(particles: Particles) -> tuple[list[str], list[str], list[dic
         for label in labels:
             if label not in columns:
                 if label not in _OPTICS_DEFAULTS:
-                    raise InputError(f"the optics table lacks {label}, which that of another given file has",
-                                     particles.sources[source], remedy="Join the files with relion_star_handler")
+                    raise InputError(
+                        f"the optics table lacks {label}, which that of another given file has",
+                        particles.sources[source],
+                        remedy="Join the files with relion_star_handler",
+                    )
                 columns[label] = [_OPTICS_DEFAULTS[label]] * size
         keys = list(zip(*(columns[label] for label in labels[1:])))
-        numbers.append({old: str(groups.setdefault(key, len(groups)) + 1)
-                        for old, key in zip(columns["rlnOpticsGroup"], keys)})
+        numbers.append({})
+        for old, key in zip(columns["rlnOpticsGroup"], keys):
+            numbers[source][old] = groups.setdefault(key, _free_number(old, groups.values()))
     names: set[str] = set()
     rows = []
     for key, number in groups.items():
-        name = key[0] if key[0] not in names else f"{key[0]}_{number + 1}"
+        name = key[0] if key[0] not in names else f"{key[0]}_{number}"
         names.add(name)
-        rows.append(" ".join([str(number + 1), quote(name), *map(quote, key[1:])]))
+        rows.append(" ".join([number, quote(name), *map(quote, key[1:])]))
     return labels, rows, numbers
+
+
+def _free_number(wanted: str, taken: Collection[str]) -> str:
+    """The wanted group number, or else the smallest that is free."""
+    return next(n for n in (wanted, *map(str, range(1, len(taken) + 2))) if n not in taken)
 
 
 def _optics_of(particles: Particles, source: int) -> dict[str, list[str]]:
@@ -206,14 +284,18 @@ def _optics_of(particles: Particles, source: int) -> dict[str, list[str]]:
         return {label: [unquote(row[i]) for row in rows] for i, label in enumerate(_OPTICS)}
     columns = document.optics.columns(document.optics.labels, document.star.path)
     groups = columns.setdefault("rlnOpticsGroup", [str(n) for n in range(1, len(document.optics.rows) + 1)])
+    missing = {
+        label: text for label, text in _MISSING.items() if label not in (*columns, *document.particles.labels)
+    }
+    if not missing:
+        return columns
     own = document.particles.columns(["rlnOpticsGroup"], document.star.path).get("rlnOpticsGroup")
-    missing = {label: text for label, text in _MISSING.items() if label not in (*columns, *document.particles.labels)}
-    for label, text in missing.items():
-        value = {}
+    for name, text in missing.items():
+        value: dict[str, str] = {}
         for i in mine:
-            group = groups[0] if own is None else own[particles.row[i] - 1]
-            value.setdefault(group, text(particles.optics[particles.optics_index[i]]))
-        columns[label] = [value.get(group, next(iter(value.values()))) for group in groups]
+            number = groups[0] if own is None else own[particles.row[i] - 1]
+            value.setdefault(number, text(particles.optics[particles.optics_index[i]]))
+        columns[name] = [value.get(number, next(iter(value.values()))) for number in groups]
     return columns
 
 
@@ -257,7 +339,7 @@ def _loop(labels: Sequence[str], rows: Iterable[str]) -> list[str]:
 
 
 def _body(star: StarFile, table: StarTable) -> list[str]:
-    return star.lines[table.body_line:table.end_line]
+    return star.lines[table.body_line : table.end_line]
 
 
 def _lines(star: StarFile, start: int, end: int) -> list[str]:

@@ -1,12 +1,12 @@
 """Write particles as RELION 3.1 STAR files that keep every value of the input as its original text.
 
-What is kept: rows in the order of the particles, every column (unknown ones too), comments and further tables. Columns
-that are overwritten keep their old text as ``cryolikeInput…``. Image names stay as they were: where they are relative
-to the RELION project, RELION finds the images when it is started there, as with the input file. For our own programs a
-table ``cryolike_images`` names the folders in which the images were found.
+What is kept: rows in the order of the particles, every column (unknown ones too), comments and further
+tables. Columns that are overwritten keep their old text as ``cryolikeInput…``. Image names stay as they were:
+where they are relative to the RELION project, RELION finds the images when it is started there, as with the
+input file. For our own programs a table ``cryolike_images`` names the folders in which the images were found.
 
-A one-table file (RELION 3.0) becomes a file with an optics table; its magnification columns stay, and origins in
-pixels get companions in Å.
+A one-table file (RELION 3.0) becomes a file with an optics table; its magnification columns stay, and origins
+in pixels get companions in Å.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote as percent_encode
 
 import numpy as np
@@ -48,11 +48,12 @@ def write_particles(
     particles : Particles
         Rows to write, in this order; several sources become one table.
     columns : mapping of label to sequence [M]
-        Labels without the underscore. Floats are written with six decimals, integers as they are, texts quoted where
-        they need it. A column that the input has keeps its place and gets the new values; others follow the input's.
+        Labels without the underscore. Floats are written with six decimals, integers as they are, texts
+        quoted where they need it. A column that the input has keeps its place and gets the new values; others
+        follow the input's.
     keep_overwritten : bool
-        Keep the old values of overwritten columns as ``cryolikeInput…`` columns, which come last: the label without
-        ``rln`` or ``cryolike``, and with a number where the input already has that column.
+        Keep the old values of overwritten columns as ``cryolikeInput…`` columns, which come last: the label
+        without ``rln`` or ``cryolike``, and with a number where the input already has that column.
 
     Raises
     ------
@@ -65,12 +66,9 @@ def write_particles(
     texts = {label: _format(label, values, len(particles)) for label, values in columns.items()}
     plan = _Plan.make(layout.labels, list(texts), keep_overwritten)
     body = ["loop_", *(f"_{label} #{n}" for n, label in enumerate(plan.labels, 1))]
+    lines = chain(layout.before, body, _rows(layout, plan, texts), _after(layout))
     with atomic_path(path) as temporary:
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            _write_lines(file, layout.before)
-            _write_lines(file, body)
-            _write_lines(file, _rows(layout, plan, texts))
-            _write_lines(file, _after(layout))
+        _write(temporary, lines)
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,11 @@ class _Plan:
             old = _SUPERSEDED.get(label)
             if old in place:
                 labels[place[old]] = _kept_label(old, taken)
-        kept = [place[label] for label in new if label in place and label not in _NOT_KEPT] if keep_overwritten else []
+        kept = (
+            [place[label] for label in new if label in place and label not in _NOT_KEPT]
+            if keep_overwritten
+            else []
+        )
         labels += appended
         labels += [_kept_label(given[i], taken) for i in kept]
         return cls(labels, replaced, appended, kept)
@@ -124,7 +126,9 @@ def _format(label: str, values: Sequence[object] | np.ndarray, count: int) -> li
         raise ValueError(f"the column {label} has shape {array.shape}, not ({count},)")
     if array.dtype.kind == "f":
         if not np.all(np.isfinite(array)):
-            raise ValueError(f"the column {label} has values that are not finite: RELION would read them as 0")
+            raise ValueError(
+                f"the column {label} has values that are not finite: RELION would read them as 0"
+            )
         return [f"{value:.6f}" for value in array.tolist()]
     if array.dtype.kind in "iub":
         return [str(int(value)) for value in array.tolist()]
@@ -157,5 +161,6 @@ def _encode(root: Path) -> str:
     return percent_encode(os.fsencode(root), safe="/")
 
 
-def _write_lines(file: IO[str], lines: Iterable[str]) -> None:
-    file.writelines(line + "\n" for line in lines)
+def _write(path: Path, lines: Iterable[str]) -> None:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        file.writelines(line + "\n" for line in lines)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,7 +75,7 @@ class ParticleDocument:
 
 @dataclass(frozen=True, eq=False)
 class Particles:
-    """A table of particles; M is their number and every array has a value for each, in the order of the source.
+    """A table of M particles; every array has a value for each, in the order of the source.
 
     Attributes
     ----------
@@ -108,7 +109,8 @@ class Particles:
     class_number : int64 [M]
         0 where the source has none.
     coefficients, coefficients_hash : list of str, or None
-        Where the polar coefficients of each image are and what made them, as `cryolike-scipion particles` wrote it.
+        Where the polar coefficients of each image are and what made them, as `cryolike-scipion particles`
+        wrote it.
     documents : tuple of ParticleDocument
         The parsed sources.
     """
@@ -167,14 +169,14 @@ class Particles:
         """The particles at these indices (counted from 0), in that order; the sources stay whole."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
-        fields: dict[str, object] = {}
+        fields: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
                 fields[field.name] = value[chosen]
             elif isinstance(value, list):
                 fields[field.name] = [value[i] for i in chosen]
-        return dataclasses.replace(self, **fields)  # type: ignore[arg-type]
+        return dataclasses.replace(self, **fields)
 
     def where(self, index: int) -> tuple[Path, int]:
         """File and row (counted from 1) that a particle comes from, for messages."""
@@ -205,8 +207,8 @@ def read_particles(
         RELION STAR files (3.0 and later), cryoSPARC ``.cs`` files, or folders that hold ``particles.star`` or
         ``run_data.star`` (a RELION job, or what `cryolike-scipion particles` made).
     root : path, optional
-        Folder to which relative image names are relative. Without it they are looked for from the current folder,
-        from the file's folder and from the folders above it.
+        Folder to which relative image names are relative. Without it they are looked for from the current
+        folder, from the file's folder and from the folders above it.
     pixel_size : float, optional
         Å; where a source does not say it.
     amplitude_contrast : float, optional
@@ -220,8 +222,8 @@ def read_particles(
     Raises
     ------
     InputError
-        If a file is missing, empty, lacks columns, has values that are not numbers or cannot be right (pixel size
-        0, a box that differs from its stack's, images that are not square), or contradicts the options.
+        If a file is missing, empty, lacks columns, has values that are not numbers or cannot be right (pixel
+        size 0, a box that differs from its stack's, images that are not square), or contradicts the options.
     """
     from .cryosparc_reader import read_cryosparc
     from .star_reader import particles_from_document, read_star_document
@@ -233,8 +235,11 @@ def read_particles(
     for path in map(Path, given):
         file = particle_file(path)
         document = read_cryosparc(file) if file.suffix.lower() == ".cs" else read_star_document(file)
-        parts.append(particles_from_document(
-            document, root=root, pixel_size=pixel_size, amplitude_contrast=amplitude_contrast))
+        parts.append(
+            particles_from_document(
+                document, root=root, pixel_size=pixel_size, amplitude_contrast=amplitude_contrast
+            )
+        )
     return parts[0] if len(parts) == 1 else _join(parts)
 
 
@@ -258,15 +263,18 @@ def particle_file(path: str | os.PathLike[str]) -> Path:
         iterations = sorted(path.glob(pattern))
         if iterations:
             return iterations[-1]
-    raise InputError("the folder holds no particles.star and no run_data.star", path,
-                     remedy="Give the folder of a finished job, or the STAR or .cs file itself")
+    raise InputError(
+        "the folder holds no particles.star and no run_data.star",
+        path,
+        remedy="Give the folder of a finished job, or the STAR or .cs file itself",
+    )
 
 
 def _join(parts: list[Particles]) -> Particles:
     """Particles of several sources as one table."""
     optics: dict[OpticsGroup, int] = {}
     stacks: dict[Path, int] = {}
-    fields: dict[str, object] = {}
+    fields: dict[str, Any] = {}
     index: dict[str, list[NDArray[np.int64]]] = {"source_index": [], "optics_index": [], "stack_index": []}
     for number, part in enumerate(parts):
         index["source_index"].append(np.full(len(part), number, dtype=np.int64))
@@ -284,6 +292,10 @@ def _join(parts: list[Particles]) -> Particles:
         columns = [getattr(part, name) for part in parts]
         fields[name] = None if any(c is None for c in columns) else [text for c in columns for text in c]
     return Particles(
-        sources=tuple(p.sources[0] for p in parts), documents=tuple(p.documents[0] for p in parts),
-        optics=tuple(optics), stacks=tuple(stacks), has_pose=all(p.has_pose for p in parts),
-        **fields)  # type: ignore[arg-type]
+        sources=tuple(p.sources[0] for p in parts),
+        documents=tuple(p.documents[0] for p in parts),
+        optics=tuple(optics),
+        stacks=tuple(stacks),
+        has_pose=all(p.has_pose for p in parts),
+        **fields,
+    )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT_TABLE = "cryolike_images"
 ROOT_LABEL = "cryolikeImageRoot"
+# In the particle table, where the images of several files come from several folders: which of them, from 1.
+ROOT_NUMBER_LABEL = "cryolikeImageRootNumber"
 
 
 def find_stacks(
@@ -18,9 +20,9 @@ def find_stacks(
 ) -> tuple[dict[str, Path], tuple[Path, ...]]:
     """Find image stacks by the names that a particle file gives them.
 
-    An absolute name is taken as it is. A relative one is looked for from `root`, the recorded folders, the current
-    folder, the file's own folder and then each folder above it (a RELION or cryoSPARC project writes names relative to
-    the project).
+    An absolute name is taken as it is. A relative one is looked for from `root`, the recorded folders, the
+    current folder, the file's own folder and then each folder above it (a RELION or cryoSPARC project writes
+    names relative to the project).
 
     Parameters
     ----------
@@ -36,7 +38,8 @@ def find_stacks(
     Returns
     -------
     found : dict of name to Path
-        Absolute paths. A stack that is nowhere gets the path it would have in `root`, or else beside the file.
+        Absolute paths. A stack that is nowhere gets the path it would have in `root`, or else beside the
+        file.
     roots : tuple of Path
         The folders in which relative names were found, in the order of first use.
     """

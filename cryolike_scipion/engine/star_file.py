@@ -1,8 +1,9 @@
 """STAR files as RELION writes them, with every value's original text.
 
-RELION's dialect is read line by line: a table begins at ``data_NAME``; a loop has one row a line; a value with blanks
-is quoted. Unlike a CIF parser this accepts what RELION accepts: letters beyond ASCII, and unquoted values such as
-``data_1/mic.mrc`` or ``[0.1,0.2]``. Nothing is retyped, so text that is not touched is written back as it was.
+RELION's dialect is read line by line: a table begins at ``data_NAME``; a loop has one row a line; a value
+with blanks is quoted. Unlike a CIF parser this accepts what RELION accepts: letters beyond ASCII, and
+unquoted values such as ``data_1/mic.mrc`` or ``[0.1,0.2]``. Nothing is retyped, so text that is not touched
+is written back as it was.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class StarTable:
     rows : list of str
         Text of each row, its values still quoted. A list of ``_key value`` pairs is one row.
     first_line, body_line, end_line : int
-        Indices into :attr:`StarFile.lines`: the ``data_`` line, the first line of labels (``loop_`` or the first
-        pair), and the line after the last row.
+        Indices into :attr:`StarFile.lines`: the ``data_`` line, the first line of labels (``loop_`` or the
+        first pair), and the line after the last row.
     """
 
     name: str
@@ -43,7 +44,9 @@ class StarTable:
     body_line: int
     end_line: int
 
-    def columns(self, wanted: Iterable[str], file: str | os.PathLike[str] | None = None) -> dict[str, list[str]]:
+    def columns(
+        self, wanted: Iterable[str], file: str | os.PathLike[str] | None = None
+    ) -> dict[str, list[str]]:
         """Values of some columns as text, unquoted.
 
         Parameters
@@ -70,9 +73,13 @@ class StarTable:
         for number, row in enumerate(self.rows, 1):
             tokens = split_row(row)
             if len(tokens) != width:
+                table = self.name or "(unnamed)"
                 raise InputError(
-                    f"the row has {len(tokens)} values, the table {self.name or '(unnamed)'} has {width} columns",
-                    file, number, "Correct the row, or write the file again with the program that made it")
+                    f"the row has {len(tokens)} values, the table {table} has {width} columns",
+                    file,
+                    number,
+                    "Correct the row, or write the file again with the program that made it",
+                )
             for place, column in zip(places, values):
                 column.append(unquote(tokens[place]))
         return dict(zip(present, values))
@@ -113,7 +120,9 @@ def read_star(path: str | os.PathLike[str]) -> StarFile:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"the file cannot be read ({error.strerror})", path, remedy="Check its name and its rights")
+        raise InputError(
+            f"the file cannot be read ({error.strerror})", path, remedy="Check its name and its rights"
+        ) from None
     return parse_star(data.decode("utf-8", "surrogateescape"), path)
 
 
@@ -127,15 +136,21 @@ def parse_star(text: str, path: str | os.PathLike[str]) -> StarFile:
         if not content or content[0] == "#":
             continue
         if content.startswith("data_") and len(split_row(content)) == 1:
-            tables.append(_Builder(content.split()[0][len("data_"):], index))
+            tables.append(_Builder(content.split()[0][len("data_") :], index))
         elif not tables:
-            raise InputError(f"line {index + 1} is not part of a STAR table ('{content[:40]}')", path,
-                             remedy="Give a RELION STAR file, whose tables begin with 'data_'")
+            raise InputError(
+                f"line {index + 1} is not part of a STAR table ('{content[:40]}')",
+                path,
+                remedy="Give a RELION STAR file, whose tables begin with 'data_'",
+            )
         elif not tables[-1].add(content, index):
             tables.append(_Builder(tables[-1].name, index))
             if not tables[-1].add(content, index):
-                raise InputError(f"line {index + 1} belongs to no column ('{content[:40]}')", path,
-                                 remedy="A loop begins with 'loop_', then its '_labels', then its rows")
+                raise InputError(
+                    f"line {index + 1} belongs to no column ('{content[:40]}')",
+                    path,
+                    remedy="A loop begins with 'loop_', then its '_labels', then its rows",
+                )
     built = tuple(table.build(path) for table in tables)
     return StarFile(path, lines, built)
 
@@ -178,8 +193,11 @@ class _Builder:
     def build(self, path: Path) -> StarTable:
         for label in self.labels:
             if self.labels.count(label) > 1:
-                raise InputError(f"the table {self.name or '(unnamed)'} names the column _{label} twice", path,
-                                 remedy="Remove one of the two columns")
+                raise InputError(
+                    f"the table {self.name or '(unnamed)'} names the column _{label} twice",
+                    path,
+                    remedy="Remove one of the two columns",
+                )
         rows = self.rows if self.loop else [" ".join(self.values)] if self.values else []
         return StarTable(self.name, tuple(self.labels), rows, self.first_line, self.body_line, self.end_line)
 
@@ -212,15 +230,19 @@ def quote(value: str) -> str:
         If no STAR file can hold it: a line break, or blanks together with both kinds of quotes.
     """
     if "\n" in value or "\r" in value:
-        raise InputError(f"a STAR file cannot hold the line break in {value!r}",
-                         remedy="Rename the file without line breaks")
+        raise InputError(
+            f"a STAR file cannot hold the line break in {value!r}",
+            remedy="Rename the file without line breaks",
+        )
     if value and split_row(value) == [value] and value[0] not in "_#'\"" and unquote(value) == value:
         return value
     for mark in "\"'":
         if mark not in value:
             return f"{mark}{value}{mark}"
-    raise InputError(f"a STAR file cannot hold blanks together with both kinds of quotes ({value!r})",
-                     remedy="Rename the file")
+    raise InputError(
+        f"a STAR file cannot hold blanks together with both kinds of quotes ({value!r})",
+        remedy="Rename the file",
+    )
 
 
 def loop_lines(name: str, labels: Sequence[str], rows: Iterable[str]) -> list[str]:

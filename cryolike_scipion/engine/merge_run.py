@@ -1,0 +1,282 @@
+"""The verb ``merge``: runs over different structures, or different rows, of the same particles become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .image_stacks import OK
+from .particle_star import write_particles
+from .particles import Particles, read_particles
+from .progress import Progress
+from .report_run import REPORT, write_report
+from .results import (
+    PER_PARTICLE,
+    PER_STRUCTURE,
+    Quantity,
+    Results,
+    StructureEntry,
+    columns_for_star,
+    load_results,
+)
+from .structure_posteriors import prior_probabilities
+
+# Parameters that may differ between runs that are merged: what differs by purpose, and where and how fast
+# they ran.
+_FREE = frozenset(
+    {
+        "structures",
+        "labels",
+        "symmetry",
+        "rows",
+        "out",
+        "runs",
+        "priors",
+        "device",
+        "threads",
+        "memory",
+        "batch_images",
+        "batch_templates",
+        "restart",
+        "particles",
+        "root",
+        "bad_images",
+        "keep",
+        "atom_model",
+        "atom_radius",
+        "residue_model",
+        "select",
+    }
+)
+# The null's log density does not depend on structures, so the same images give the same one.
+_NULL_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One of the runs to merge."""
+
+    folder: Path
+    results: Results
+    particles: Particles
+
+    @property
+    def structures(self) -> tuple[StructureEntry, ...]:
+        return tuple(self.results.structures)
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        """Source and row of each particle."""
+        results = self.results
+        return [(results.sources[s], int(r)) for s, r in zip(results.source_index, results.row)]
+
+
+def run(parameters: Mapping[str, Any], progress: Progress) -> None:
+    """Merge runs and write what ``likelihood`` writes: particle table, matrix, scores and report.
+
+    Runs over the same rows must have different structures; runs over the same structures must have different
+    rows. With both, every set of rows needs every structure. Structures come in the order in which the runs
+    are given, rows in the order of the particle file. Posteriors over structures are computed anew. Arrays
+    that ``--keep`` asked for stay in the runs' own folders.
+
+    Parameters
+    ----------
+    parameters : mapping
+        ``runs`` (output folders of ``likelihood`` or ``merge``), ``out`` (folder), ``priors`` (weights of the
+        merged structures, or ``None``).
+    progress : Progress
+
+    Raises
+    ------
+    InputError
+        If the runs are not of the same particles, were made with different parameters, or do not fit
+        together.
+    """
+    folders = [Path(folder) for folder in parameters["runs"]]
+    if len(folders) < 2:
+        raise InputError(
+            "fewer than two runs are given", remedy="Give the output folders of at least two runs"
+        )
+    out = Path(parameters["out"])
+    if out.resolve() in [folder.resolve() for folder in folders]:
+        raise InputError("the output folder is one of the runs", out, remedy="Give another folder with --out")
+    progress.start(len(folders) + 1, "merge", "runs")
+    runs = []
+    for folder in folders:
+        runs.append(_read(folder))
+        progress.update()
+    for other in runs[1:]:
+        _check_compatible(runs[0], other)
+    structures = _all_structures(runs)
+    groups = _groups_of_rows(runs, structures)
+    merged, particles = _merge(groups, structures, parameters.get("priors"))
+    merged.parameters = {**runs[0].results.parameters, "runs": [str(folder) for folder in folders]}
+    merged.save(out)
+    write_particles(
+        out / "particles.star", particles, columns_for_star(merged, particles), keep_overwritten=False
+    )
+    write_report(merged, out / REPORT, out.resolve().name)
+    progress.update()
+    progress.close()
+
+
+def _read(folder: Path) -> _Run:
+    results = load_results(folder)
+    particles = read_particles(folder / "particles.star")
+    if len(particles) != results.integrated.shape[1]:
+        raise InputError(
+            f"particles.star has {len(particles)} rows, scores.h5 has {results.integrated.shape[1]}",
+            folder,
+            remedy="Run the scoring again: the folder holds parts of two runs",
+        )
+    return _Run(folder, results, particles)
+
+
+def _check_compatible(first: _Run, other: _Run) -> None:
+    """Whether two runs are of the same particles and were made alike."""
+    a, b = first.results.parameters, other.results.parameters
+    for name in sorted({*a, *b} - _FREE):
+        if a.get(name) != b.get(name):
+            raise InputError(
+                f"{name} is {b.get(name)!r}, and {a.get(name)!r} in {first.folder}",
+                other.folder,
+                remedy="Merge runs that were made with the same parameters",
+            )
+    if first.results.sources != other.results.sources:
+        raise InputError(
+            f"the run is of another particle file than {first.folder}",
+            other.folder,
+            remedy="Merge runs of the same particles; to join particle files give them all to likelihood",
+        )
+
+
+def _all_structures(runs: Sequence[_Run]) -> list[StructureEntry]:
+    """Structures of all runs in the order of first use; none twice under two entries."""
+    structures: dict[StructureEntry, Path] = {}
+    for item in runs:
+        for entry in item.structures:
+            structures.setdefault(entry, item.folder)
+    by_label: dict[str, Path] = {}
+    for entry, folder in structures.items():
+        if entry.label in by_label:
+            raise InputError(
+                f"the label '{entry.label}' stands for another structure than in {by_label[entry.label]}",
+                folder,
+                remedy="Give the structures labels of their own",
+            )
+        by_label[entry.label] = folder
+    return list(structures)
+
+
+def _groups_of_rows(runs: Sequence[_Run], structures: Sequence[StructureEntry]) -> list[list[_Run]]:
+    """Runs that share their rows, one list for each set of rows; each list has every structure once."""
+    groups: dict[tuple[tuple[str, int], ...], list[_Run]] = {}
+    for item in runs:
+        groups.setdefault(tuple(item.keys), []).append(item)
+    seen: dict[tuple[str, int], Path] = {}
+    for keys, members in groups.items():
+        for key in keys:
+            if key in seen:
+                raise InputError(
+                    f"row {key[1]} is also in {seen[key]}, which has other rows beside it",
+                    members[0].folder,
+                    remedy="Merge runs whose rows are the same or all different",
+                )
+        seen.update(dict.fromkeys(keys, members[0].folder))
+        have: dict[StructureEntry, Path] = {}
+        for item in members:
+            for entry in item.structures:
+                if entry in have:
+                    raise InputError(
+                        f"the structure '{entry.label}' is also in {have[entry]}, for the same rows",
+                        item.folder,
+                        remedy="Leave out one of the two runs",
+                    )
+                have[entry] = item.folder
+            _check_images(members[0], item)
+        for entry in structures:
+            if entry not in have:
+                raise InputError(
+                    f"the rows of this run have no scores for the structure '{entry.label}'",
+                    members[0].folder,
+                    remedy="Score these rows with it, or leave it out everywhere",
+                )
+    return list(groups.values())
+
+
+def _check_images(first: _Run, other: _Run) -> None:
+    """Whether two runs saw the same images in the same rows."""
+    a, b = first.results, other.results
+    names = [i for i, (x, y) in enumerate(zip(a.image_name, b.image_name)) if x != y]
+    both = (a.status == OK) & (b.status == OK)
+    difference = np.abs(a.null_log_density - b.null_log_density)
+    differs = (a.status != b.status) | (
+        both & (difference > _NULL_TOLERANCE * np.abs(a.null_log_density) + 1e-3)
+    )
+    if names or differs.any():
+        row = int(a.row[names[0] if names else np.argmax(differs)])
+        raise InputError(
+            f"the image differs from that of the run in {first.folder}",
+            other.folder,
+            row,
+            "Score both with the same images and the same preparation of images",
+        )
+
+
+def _merge(
+    groups: Sequence[Sequence[_Run]], structures: Sequence[StructureEntry], priors: Sequence[float] | None
+) -> tuple[Results, Particles]:
+    first = groups[0][0].results
+    count = sum(len(members[0].particles) for members in groups)
+    merged = Results.empty(structures, count)
+    if priors:
+        merged.priors = prior_probabilities(priors, len(structures))
+    place = {entry: k for k, entry in enumerate(structures)}
+    start = 0
+    for members in groups:
+        stop = start + len(members[0].particles)
+        for item in members:
+            rows = [place[entry] for entry in item.structures]
+            for name in PER_STRUCTURE:
+                getattr(merged, name)[rows, start:stop] = getattr(item.results, name)
+        for name in PER_PARTICLE:
+            getattr(merged, name)[start:stop] = getattr(members[0].results, name)
+        start = stop
+    leaders = [members[0] for members in groups]
+    merged.image_name = [name for item in leaders for name in item.results.image_name]
+    merged.row = np.concatenate([item.results.row for item in leaders])
+    merged.source_index = np.concatenate([item.results.source_index for item in leaders])
+    merged.sources, merged.versions = first.sources, first.versions
+    merged.grids = _merged_grids([item.results.grids for members in groups for item in members])
+    order = np.lexsort((merged.row, merged.source_index))
+    _reorder(merged, order)
+    merged.update_posteriors()
+    particles = read_particles([item.folder / "particles.star" for item in leaders])
+    return merged, particles.take(order)
+
+
+def _merged_grids(grids: Sequence[Mapping[str, Quantity]]) -> dict[str, Quantity]:
+    """Grids of all runs: one where all have the same, else each with the run's number before its name."""
+    merged: dict[str, Quantity] = {}
+    for name in dict.fromkeys(name for own in grids for name in own):
+        present = {n: own[name] for n, own in enumerate(grids, 1) if name in own}
+        first = next(iter(present.values()))
+        if len(present) == len(grids) and all(
+            np.array_equal(q.values, first.values) for q in present.values()
+        ):
+            merged[name] = first
+        else:
+            merged |= {f"run{n}_{name}": quantity for n, quantity in present.items()}
+    return merged
+
+
+def _reorder(results: Results, order: NDArray[np.int64]) -> None:
+    for name in (*PER_STRUCTURE, *PER_PARTICLE, "row", "source_index"):
+        setattr(results, name, getattr(results, name)[..., order])
+    results.image_name = [results.image_name[i] for i in order]
