@@ -38,7 +38,9 @@ def environment_problem(home, package_folder):
     with open(marker) as stream:
         ready = json.load(stream)
     if ready["requirements"] != _REQUIREMENTS:
-        return f"The environment of the CryoLike engine in {home} was made for other versions of its packages."
+        return (
+            f"The environment of the CryoLike engine in {home} was made for other versions of its packages."
+        )
     if os.path.realpath(ready["link"]) != os.path.realpath(package_folder):
         return f"The environment of the CryoLike engine in {home} belongs to another copy of the plugin."
     return None
@@ -68,14 +70,19 @@ def make_environment(home, python=None, conda=""):
         _call(["bash", "-c", script, "bash", folder])
     else:
         raise InstallationError(
-            "no Python %d.%d or later and no conda were found. Set CRYOLIKE_BASE_PYTHON to the path of such a "
-            "Python in Scipion's configuration." % _MINIMUM)
+            f"no Python {_MINIMUM[0]}.{_MINIMUM[1]} or later and no conda were found. Set "
+            "CRYOLIKE_BASE_PYTHON to the path of such a Python in Scipion's configuration."
+        )
     engine = os.path.join(folder, "bin", "python")
     # One after the other, torch first: its version is then fixed when the others are looked up.
     _call([engine, "-m", "pip", "install", _REQUIREMENTS[0]])
     _call([engine, "-m", "pip", "install"] + _REQUIREMENTS)
-    packages = subprocess.run([engine, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
-                              check=True, stdout=subprocess.PIPE, env=_clean(os.environ))
+    packages = subprocess.run(
+        [engine, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
+        check=True,
+        stdout=subprocess.PIPE,
+        env=_clean(os.environ),
+    )
     link = os.path.join(packages.stdout.decode().strip(), _PACKAGE)
     os.symlink(_FOLDER, link)
     _call([engine, "-c", f"import {_PACKAGE}.engine, torch, finufft, gemmi"])
@@ -93,7 +100,9 @@ def find_python():
     for root in filter(None, roots):
         versions = os.path.join(root, "versions")
         if os.path.isdir(versions):
-            candidates += [os.path.join(versions, name, "bin", "python") for name in sorted(os.listdir(versions))]
+            candidates += [
+                os.path.join(versions, name, "bin", "python") for name in sorted(os.listdir(versions))
+            ]
     for candidate in candidates:
         if _python_version(candidate) >= _MINIMUM:
             return candidate
@@ -103,8 +112,10 @@ def find_python():
 def _checked_python(python):
     version = _python_version(python)
     if version < _MINIMUM:
-        raise InstallationError("%s is not a Python %d.%d or later. Correct CRYOLIKE_BASE_PYTHON in Scipion's "
-                                "configuration." % ((python,) + _MINIMUM))
+        raise InstallationError(
+            f"{python} is not a Python {_MINIMUM[0]}.{_MINIMUM[1]} or later. Correct CRYOLIKE_BASE_PYTHON in "
+            "Scipion's configuration."
+        )
     return python
 
 
@@ -112,8 +123,13 @@ def _python_version(python):
     """Return (major, minor) of an interpreter with venv and pip, (0, 0) for what does not run."""
     code = "import sys, venv, ensurepip; print(*sys.version_info[:2])"
     try:
-        answer = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                stdin=subprocess.DEVNULL, env=_clean(os.environ))
+        answer = subprocess.run(
+            [python, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            env=_clean(os.environ),
+        )
         return tuple(int(word) for word in answer.stdout.split()) if answer.returncode == 0 else (0, 0)
     except (OSError, ValueError):
         return (0, 0)
@@ -125,8 +141,11 @@ def _chain(command):
 
 def _clean(environ):
     """Return `environ` without what would mix another Python's packages into this one's."""
-    kept = {name: value for name, value in environ.items()
-            if name not in ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")}
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name not in ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+    }
     kept["PYTHONNOUSERSITE"] = "1"
     return kept
 

@@ -133,5 +133,5 @@ class SetOfCryolikeTemplates(EMSet):
 
     def __str__(self):
         box, pixel = self.getBox(), self.getSamplingRate()
-        size = "" if box is None or pixel is None else ", %d px, %0.2f Å/px" % (box, pixel)
-        return "%s (%d structures%s)" % (self.getClassName(), self.getSize(), size)
+        size = "" if box is None or pixel is None else f", {box} px, {pixel:.2f} Å/px"
+        return f"{self.getClassName()} ({self.getSize()} structures{size})"

@@ -31,27 +31,38 @@ _HIDDEN = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
 class Plugin(pwem.Plugin):
     """Scipion's handle on this package.
 
-    The engine runs in the first of these that is there: the interpreter in ``CRYOLIKE_PYTHON``, the environment
-    activated by ``CRYOLIKE_ENV_ACTIVATION``, Scipion's own Python if the engine's packages are installed in it,
-    the environment that ``scipion3 installb cryolike`` makes.
+    The engine runs in the first of these that is there: the interpreter in ``CRYOLIKE_PYTHON``, the
+    environment activated by ``CRYOLIKE_ENV_ACTIVATION``, Scipion's own Python if the engine's packages are
+    installed in it, the environment that ``scipion3 installb cryolike`` makes.
     """
 
     # pyworkflow finds a plugin's folder and name by the module of its class.
     __module__ = PACKAGE
     _supportedVersions = [ENGINE_ENVIRONMENT_VERSION]
-    _url = "https://github.com/scipion-em/scipion-em-cryolike"
     _processingField = ["SPA"]
 
     @classmethod
     def _defineVariables(cls):
-        cls._defineVar(CRYOLIKE_PYTHON, "", var_type=VarTypes.PATH,
-                       description="Python interpreter that runs the CryoLike engine. Empty: found by the plugin.")
-        cls._defineVar(CRYOLIKE_ENV_ACTIVATION, "", var_type=VarTypes.STRING,
-                       description="Command that activates the environment of the CryoLike engine, for instance "
-                                   "'conda activate cryolike'. Used when CRYOLIKE_PYTHON is empty.")
-        cls._defineVar(CRYOLIKE_BASE_PYTHON, "", var_type=VarTypes.PATH,
-                       description="Python 3.10 or later from which 'installb cryolike' makes the engine's "
-                                   "environment. Empty: looked for in the PATH, then conda is asked for one.")
+        cls._defineVar(
+            CRYOLIKE_PYTHON,
+            "",
+            var_type=VarTypes.PATH,
+            description="Python interpreter that runs the CryoLike engine. Empty: found by the plugin.",
+        )
+        cls._defineVar(
+            CRYOLIKE_ENV_ACTIVATION,
+            "",
+            var_type=VarTypes.STRING,
+            description="Command that activates the environment of the CryoLike engine, for instance "
+            "'conda activate cryolike'. Used when CRYOLIKE_PYTHON is empty.",
+        )
+        cls._defineVar(
+            CRYOLIKE_BASE_PYTHON,
+            "",
+            var_type=VarTypes.PATH,
+            description="Python 3.10 or later from which 'installb cryolike' makes the engine's "
+            "environment. Empty: looked for in the PATH, then conda is asked for one.",
+        )
 
     # ------------------------------------------------------------ installation
 
@@ -62,21 +73,26 @@ class Plugin(pwem.Plugin):
 
     @classmethod
     def defineBinaries(cls, env):
-        """Offer the engine's environment to ``scipion3 installb``; the default where Scipion's Python lacks it."""
+        """Offer the engine's environment to ``scipion3 installb``; default if Scipion's Python lacks it."""
         script = os.path.join(PACKAGE_FOLDER, "environment.py")
         command = [sys.executable, script, "--folder", "."]
         if cls.getVar(CRYOLIKE_BASE_PYTHON):
             command += ["--python", cls.getVar(CRYOLIKE_BASE_PYTHON)]
         command += ["--conda", pwem.Config.CONDA_ACTIVATION_CMD or ""]
-        env.addPackage(ENGINE_BINARY, version=ENGINE_ENVIRONMENT_VERSION, tar="void.tgz",
-                       commands=[(" ".join(shlex.quote(word) for word in command), ENGINE_READY)],
-                       default=not cls.hasOwnEngine())
+        env.addPackage(
+            ENGINE_BINARY,
+            version=ENGINE_ENVIRONMENT_VERSION,
+            tar="void.tgz",
+            commands=[(" ".join(shlex.quote(word) for word in command), ENGINE_READY)],
+            default=not cls.hasOwnEngine(),
+        )
 
     @staticmethod
     def hasOwnEngine():
         """Whether Scipion's own Python can run the engine."""
-        return (sys.version_info >= ENGINE_MINIMUM_PYTHON
-                and all(importlib.util.find_spec(name) for name in ENGINE_MODULES))
+        return sys.version_info >= ENGINE_MINIMUM_PYTHON and all(
+            importlib.util.find_spec(name) for name in ENGINE_MODULES
+        )
 
     @classmethod
     def validateInstallation(cls):
@@ -85,11 +101,18 @@ class Plugin(pwem.Plugin):
         if python:
             if os.path.isfile(python) and os.access(python, os.X_OK):
                 return []
-            return [f"{CRYOLIKE_PYTHON} is set to {python}, which is not a program. Correct it in Scipion's configuration, or empty it."]
+            return [
+                f"{CRYOLIKE_PYTHON} is set to {python}, which is not a program. Correct it in Scipion's "
+                "configuration, or empty it."
+            ]
         if cls.getVar(CRYOLIKE_ENV_ACTIVATION) or cls.hasOwnEngine():
             return []
         problem = environment_problem(cls.getEngineHome(), PACKAGE_FOLDER)
-        return [problem + f" Run 'scipion3 installb {ENGINE_BINARY}', or set {CRYOLIKE_PYTHON} or {CRYOLIKE_ENV_ACTIVATION} in Scipion's configuration."] if problem else []
+        remedy = (
+            f"Run 'scipion3 installb {ENGINE_BINARY}', or set {CRYOLIKE_PYTHON} or {CRYOLIKE_ENV_ACTIVATION} "
+            "in Scipion's configuration."
+        )
+        return [f"{problem} {remedy}"] if problem else []
 
     @classmethod
     def getActiveVersion(cls, home=None, versions=None):
@@ -128,7 +151,9 @@ class Plugin(pwem.Plugin):
         python = cls.getEnginePython()
         prefix, program = ("", shlex.quote(python)) if python else (cls._activation(), "python")
         if maskGpu:
-            return "{}CUDA_VISIBLE_DEVICES=%(GPU)s {}".format(prefix.replace("%", "%%"), program.replace("%", "%%"))
+            return "{}CUDA_VISIBLE_DEVICES=%(GPU)s {}".format(
+                prefix.replace("%", "%%"), program.replace("%", "%%")
+            )
         return prefix + program
 
     @classmethod
@@ -146,9 +171,12 @@ class Plugin(pwem.Plugin):
         the command, and it is made by Scipion from the protocol's class and number.
         """
         device = "auto" if useGpu else "cpu"
-        protocol.runJob(cls.getEngineCommand(maskGpu=useGpu),
-                        "-m %s run --job %s --device %s --threads %d" % (PACKAGE, jobFile, device, threads),
-                        env=cls.getEnviron(), numberOfMpi=1)
+        protocol.runJob(
+            cls.getEngineCommand(maskGpu=useGpu),
+            f"-m {PACKAGE} run --job {jobFile} --device {device} --threads {threads}",
+            env=cls.getEnviron(),
+            numberOfMpi=1,
+        )
 
     @classmethod
     def callEngine(cls, arguments):
@@ -170,8 +198,7 @@ class Plugin(pwem.Plugin):
             command = [python] + words
         else:
             command = ["bash", "-c", cls._activation() + 'exec python "$@"', "bash"] + words
-        done = subprocess.run(command, env=cls.getEnviron(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, env=cls.getEnviron(), capture_output=True, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             message = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise RuntimeError(message[-1] if message else "the engine ended with status %d" % done.returncode)
+            raise RuntimeError(message[-1] if message else f"the engine ended with status {done.returncode}")

@@ -1,7 +1,8 @@
 """File names that the engine can read: plain, absolute, and in a format it knows.
 
-A stack's name goes into a STAR file, which has no room for spaces, quotes or line feeds; such a file is linked
-under a plain name in the protocol's own folder.  A format that the engine does not read is converted there.
+A stack's name goes into a STAR file, which has no room for spaces, quotes or line feeds; such a file is
+linked under a plain name in the protocol's own folder.
+A format that the engine does not read is converted there.
 """
 
 import os
@@ -48,7 +49,7 @@ class StackNames:
         if readable and is_plain(path):
             return path
         os.makedirs(self._folder, exist_ok=True)
-        name = os.path.join(self._folder, "stack%05d.mrcs" % number)
+        name = os.path.join(self._folder, f"stack{number:05d}.mrcs")
         if readable:
             link(path, name)
         else:

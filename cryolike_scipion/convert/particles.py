@@ -14,12 +14,20 @@ from ..constants import COEFFICIENTS, COEFFICIENTS_HASH, ITEM_ID
 from ..objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE
 from .locations import StackNames
 from .poses import poses_from_transforms
-from .star import TableWriter, number, parse_columns, quoted
+from .star import number, parse_columns, quoted, write_star
 
 _BLOCK = 1000
 _POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
-_OPTICS = ("rlnOpticsGroupName", "rlnOpticsGroup", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
-           "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality")
+_OPTICS = (
+    "rlnOpticsGroupName",
+    "rlnOpticsGroup",
+    "rlnVoltage",
+    "rlnSphericalAberration",
+    "rlnAmplitudeContrast",
+    "rlnImagePixelSize",
+    "rlnImageSize",
+    "rlnImageDimensionality",
+)
 # Attributes that a RELION import leaves on a particle and the engine, or RELION after it, can use.
 _CARRIED = ("rlnCtfBfactor", "rlnCtfScalefactor", "rlnRandomSubset", "rlnGroupNumber")
 
@@ -42,7 +50,7 @@ def write_particles(particles, star, folder):
     Raises
     ------
     ValueError
-        If a particle has no CTF or no pose where the set says so, or no particle is enabled; the text names it.
+        If a particle has no CTF, or no pose where the set says so, or if no particle is enabled.
     """
     enabled = (item for item in particles.iterItems() if item.isEnabled())
     first = next(enabled, None)
@@ -58,9 +66,9 @@ def write_particles(particles, star, folder):
             for block in iter(lambda: list(itertools.islice(records, _BLOCK)), []):
                 stream.writelines(" ".join(row) + "\n" for row in writer.rows(block))
                 count += len(block)
-        with TableWriter(star) as out, open(body, encoding="utf-8") as stream:
-            out.table("optics", _OPTICS, writer.optics_rows())
-            out.table("particles", writer.columns, stream)
+        with open(body, encoding="utf-8") as stream:
+            optics = ("optics", _OPTICS, writer.optics_rows())
+            write_star(star, [optics, ("particles", writer.columns, stream)])
     finally:
         os.remove(body)
     return count
@@ -88,12 +96,13 @@ class _Rows:
     def record(self, item):
         """Return the texts of one particle, its matrix and its pixel size."""
         if not item.hasCTF():
-            raise ValueError("Particle %d has no CTF. Estimate it, or import the particles with it."
-                             % item.getObjId())
+            raise ValueError(
+                f"Particle {item.getObjId()} has no CTF. Estimate it, or import the particles with it."
+            )
         index, stack = item.getLocation()
         ctf = item.getCTF()
         pixel = item.getSamplingRate()
-        texts = ["%06d@%s" % (max(index, 1), self._names(stack)), str(self._group(item, pixel))]
+        texts = [f"{max(index, 1):06d}@{self._names(stack)}", str(self._group(item, pixel))]
         texts += [number(value) for value in ctf.getDefocus()]
         if self._phase:
             texts.append(number(ctf.getPhaseShift() or 0.0))
@@ -101,14 +110,17 @@ class _Rows:
         if self._micrograph:
             texts.append(_one_word(item.getCoordinate().getMicName()))
         if self._coefficients:
-            texts += [quoted(item.getAttributeValue(name) or "none")
-                      for name in (COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE)]
+            texts += [
+                quoted(item.getAttributeValue(name) or "none")
+                for name in (COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE)
+            ]
         texts.append(str(item.getObjId()))
         matrix = None
         if self._posed:
             if not item.hasTransform():
-                raise ValueError("Particle %d has no pose, though its set says that it is aligned."
-                                 % item.getObjId())
+                raise ValueError(
+                    f"Particle {item.getObjId()} has no pose, though its set says that it is aligned."
+                )
             matrix = np.array(item.getTransform().getMatrix(), dtype=np.float64)
         return texts, matrix, pixel
 
@@ -117,24 +129,39 @@ class _Rows:
         if not self._posed:
             yield from (texts for texts, _, _ in block)
             return
-        poses = poses_from_transforms([matrix for _, matrix, _ in block], np.array([pixel for _, _, pixel in block]))
+        poses = poses_from_transforms(
+            [matrix for _, matrix, _ in block], np.array([pixel for _, _, pixel in block])
+        )
         for (texts, _, _), pose in zip(block, zip(*poses)):
             yield texts + [number(value) for value in pose]
 
     def _group(self, item, pixel):
         acquisition = item.getAcquisition()
         label = int(item.getAttributeValue("_rlnOpticsGroup", 1) or 1)
-        name, optics = self._known.get(label, ("opticsGroup%d" % label, (
-            acquisition.getVoltage(), acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast())))
+        name, optics = self._known.get(
+            label,
+            (
+                f"opticsGroup{label}",
+                (
+                    acquisition.getVoltage(),
+                    acquisition.getSphericalAberration(),
+                    acquisition.getAmplitudeContrast(),
+                ),
+            ),
+        )
         if any(value is None for value in optics + (pixel,)):
-            raise ValueError("Particle %d lacks its voltage, spherical aberration, amplitude contrast or pixel size. "
-                             "Import the particles with these values." % item.getObjId())
+            raise ValueError(
+                f"Particle {item.getObjId()} lacks its voltage, spherical aberration, amplitude contrast "
+                "or pixel size. Import the particles with these values."
+            )
         return self._groups.setdefault((name,) + optics + (pixel,), len(self._groups) + 1)
 
     def optics_rows(self):
         """Return the rows of the optics table."""
-        return [[quoted(key[0]), str(index)] + [number(value) for value in key[1:]] + [str(self._box), "2"]
-                for key, index in self._groups.items()]
+        return [
+            [quoted(key[0]), str(index)] + [number(value) for value in key[1:]] + [str(self._box), "2"]
+            for key, index in self._groups.items()
+        ]
 
 
 def _optics_by_number(acquisition):
@@ -145,8 +172,10 @@ def _optics_by_number(acquisition):
     table = parse_columns(text.splitlines(), "optics", _OPTICS, "the optics groups of the input set")
     if not all(name in table for name in _OPTICS[:5]):
         return {}
-    return {int(label): (name, (float(kv), float(cs), float(contrast)))
-            for name, label, kv, cs, contrast in zip(*(table[column] for column in _OPTICS[:5]))}
+    return {
+        int(label): (name, (float(kv), float(cs), float(contrast)))
+        for name, label, kv, cs, contrast in zip(*(table[column] for column in _OPTICS[:5]))
+    }
 
 
 def _one_word(name):

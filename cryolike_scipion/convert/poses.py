@@ -1,7 +1,8 @@
 """Scipion's transformation matrices and RELION's angles and origins.
 
-Frames: RELION's Euler matrix ``A(rot, tilt, psi)`` (ZYZ, degrees, coordinate rotation) and its origin ``o`` (Å,
-what has to be added to the image to centre it).  Scipion stores ``inv(M)`` with ``M = [A | -o / pixel]`` for
+Frames: RELION's Euler matrix ``A(rot, tilt, psi)`` (ZYZ, degrees, coordinate rotation) and its origin ``o``
+(Å, what has to be added to the image to centre it).
+Scipion stores ``inv(M)`` with ``M = [A | -o / pixel]`` for
 particles with a projection alignment (ALIGN_PROJ), shifts in pixels.
 """
 
@@ -23,13 +24,16 @@ def euler_matrices(rot, tilt, psi):
     ndarray, float64, [M, 3, 3]
         ``A = Rz(psi) Ry(tilt) Rz(rot)`` as coordinate rotations (RELION, ``Euler_angles2matrix``).
     """
-    alpha, beta, gamma = (np.deg2rad(np.atleast_1d(np.asarray(angle, dtype=np.float64)))
-                          for angle in (rot, tilt, psi))
+    alpha, beta, gamma = (
+        np.deg2rad(np.atleast_1d(np.asarray(angle, dtype=np.float64))) for angle in (rot, tilt, psi)
+    )
     ca, cb, cg = np.cos(alpha), np.cos(beta), np.cos(gamma)
     sa, sb, sg = np.sin(alpha), np.sin(beta), np.sin(gamma)
-    rows = [[cg * cb * ca - sg * sa, cg * cb * sa + sg * ca, -cg * sb],
-            [-sg * cb * ca - cg * sa, -sg * cb * sa + cg * ca, sg * sb],
-            [sb * ca, sb * sa, cb]]
+    rows = [
+        [cg * cb * ca - sg * sa, cg * cb * sa + sg * ca, -cg * sb],
+        [-sg * cb * ca - cg * sa, -sg * cb * sa + cg * ca, sg * sb],
+        [sb * ca, sb * sa, cb],
+    ]
     return np.moveaxis(np.array(rows), 2, 0)
 
 
@@ -49,8 +53,11 @@ def euler_angles(matrices):
     tilt = np.arctan2(sine, matrices[:, 2, 2])
     pole = sine < _POLE
     rot = np.where(pole, 0.0, np.arctan2(matrices[:, 2, 1], matrices[:, 2, 0]))
-    psi = np.where(pole, np.arctan2(matrices[:, 0, 1], matrices[:, 1, 1]),
-                   np.arctan2(matrices[:, 1, 2], -matrices[:, 0, 2]))
+    psi = np.where(
+        pole,
+        np.arctan2(matrices[:, 0, 1], matrices[:, 1, 1]),
+        np.arctan2(matrices[:, 1, 2], -matrices[:, 0, 2]),
+    )
     return np.rad2deg(rot), np.rad2deg(tilt), np.rad2deg(psi)
 
 
@@ -84,7 +91,7 @@ def transforms_from_poses(rot, tilt, psi, origin_x, origin_y, pixel):
 
 
 def poses_from_transforms(matrices, pixel):
-    """Return RELION's poses of the matrices that Scipion stores: the inverse of :func:`transforms_from_poses`.
+    """Return RELION's poses of the matrices that Scipion stores; undoes :func:`transforms_from_poses`.
 
     Parameters
     ----------

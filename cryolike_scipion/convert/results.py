@@ -7,7 +7,7 @@ import numpy as np
 from pwem.objects import Transform
 from pyworkflow.object import Float, Integer, String
 
-from ..constants import COEFFICIENTS, COEFFICIENTS_HASH, ITEM_ID, STATUS_OK
+from ..constants import COEFFICIENTS, COEFFICIENTS_HASH, ITEM_ID, OUTPUT_TEMPLATES, STATUS_OK
 from ..objects import (
     COEFFICIENTS_ATTRIBUTE,
     COEFFICIENTS_HASH_ATTRIBUTE,
@@ -41,10 +41,12 @@ class ParticleScores:
             raise ResultError("{} lacks the columns {}".format(star, ", ".join(missing)))
         self._star = star
         self._row = {int(text): row for row, text in enumerate(columns[ITEM_ID])}
-        self._values = {attribute: (kind, [_PYTHON[kind](text) for text in columns[name]])
-                        for name, (attribute, kind) in SCORE_ATTRIBUTES.items()}
-        poses = [np.array(columns[name], dtype=np.float64) for name in _POSE]
-        self._matrices = transforms_from_poses(*poses, pixel)
+        self._values = {
+            attribute: (kind, [_PYTHON[kind](text) for text in columns[name]])
+            for name, (attribute, kind) in SCORE_ATTRIBUTES.items()
+        }
+        rot, tilt, psi, x, y = (np.array(columns[name], dtype=np.float64) for name in _POSE)
+        self._matrices = transforms_from_poses(rot, tilt, psi, x, y, pixel)
 
     def __len__(self):
         return len(self._row)
@@ -52,7 +54,7 @@ class ParticleScores:
     def row(self, item_id):
         """Return the row of a particle in ``particles.star``, counted from 1."""
         if item_id not in self._row:
-            raise ResultError("%s has no row for particle %d" % (self._star, item_id))
+            raise ResultError(f"{self._star} has no row for particle {item_id}")
         return self._row[item_id] + 1
 
     def apply(self, item):
@@ -74,20 +76,22 @@ class ParticleScores:
 
 
 class CoefficientPlaces:
-    """Where each particle's polar coefficients are, from the ``particles.star`` of the engine's ``particles``."""
+    """Where each particle's polar coefficients are, as the engine's verb ``particles`` says it."""
 
     def __init__(self, star):
         columns = read_columns(star, "particles", (ITEM_ID, COEFFICIENTS, COEFFICIENTS_HASH))
         if len(columns) != 3:
             raise ResultError(f"{star} does not say where the coefficients are")
         self._star = star
-        self._places = {int(item): (place, made) for item, place, made in
-                        zip(columns[ITEM_ID], columns[COEFFICIENTS], columns[COEFFICIENTS_HASH])}
+        self._places = {
+            int(item): (place, made)
+            for item, place, made in zip(columns[ITEM_ID], columns[COEFFICIENTS], columns[COEFFICIENTS_HASH])
+        }
 
     def apply(self, item):
         """Put place and hash of the coefficients on the particle `item`."""
         if item.getObjId() not in self._places:
-            raise ResultError("%s has no row for particle %d" % (self._star, item.getObjId()))
+            raise ResultError(f"{self._star} has no row for particle {item.getObjId()}")
         place, made = self._places[item.getObjId()]
         setattr(item, COEFFICIENTS_ATTRIBUTE, String(place))
         setattr(item, COEFFICIENTS_HASH_ATTRIBUTE, String(made))
@@ -102,10 +106,9 @@ def read_templates(path, sources):
     sources : list of str
         The structures' own files, in their order.
     """
-    with open(path, encoding="utf-8") as stream:
-        entries = json.load(stream)
+    entries = _template_entries(path)
     if len(entries) != len(sources):
-        raise ResultError("%s has %d structures in place of %d" % (path, len(entries), len(sources)))
+        raise ResultError(f"{path} has {len(entries)} structures in place of {len(sources)}")
     folder = os.path.dirname(path)
     for entry, source in zip(entries, sources):
         item = CryolikeTemplates()
@@ -117,3 +120,15 @@ def read_templates(path, sources):
         if entry.get("preview"):
             item.setPreview(os.path.join(folder, entry["preview"]))
         yield item
+
+
+def preview_views(item):
+    """Return the numbers (from 1) of the views that the preview of a CryolikeTemplates shows."""
+    folder, name = os.path.split(item.getFileName())
+    entries = _template_entries(os.path.join(folder, OUTPUT_TEMPLATES))
+    return next(entry["preview_views"] for entry in entries if entry["file"] == name)
+
+
+def _template_entries(path):
+    with open(path, encoding="utf-8") as stream:
+        return json.load(stream)

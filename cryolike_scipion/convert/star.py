@@ -1,12 +1,13 @@
 """Tables in STAR files: just what the two halves exchange.
 
 Values keep their text, because a STAR library that guesses types from the first row would retype or round
-them.  A text that STAR cannot hold in one word or between quotes (a line feed) is refused; file names that are
-such are linked under a plain name instead (:mod:`cryolike_scipion.convert.locations`).
+them.  A text that STAR cannot hold in one word or between quotes (a line feed) is refused; file names that
+are such are linked under a plain name instead (:mod:`cryolike_scipion.convert.locations`).
 """
 
 import os
 import re
+from typing import Dict, List, Tuple
 
 _PLAIN = re.compile(r"[^\s'\"#_;$\[\]]\S*\Z")
 _RESERVED = re.compile(r"(data_|loop_|save_|stop_|global_)", re.IGNORECASE)
@@ -35,42 +36,29 @@ def number(value):
     return repr(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
-class TableWriter:
-    """Write a STAR file table by table, row by row; it takes its name only when it is complete.
+def write_star(path, tables):
+    """Write a STAR file; it takes its name only when it is complete, and nothing is left of a failed one.
 
-    Use as a context manager: on an error the half-written file is removed.
+    Parameters
+    ----------
+    path : the file.
+    tables : iterable of (name, columns, rows)
+        Names without ``data_`` and without the leading underscore; a row is a list of texts, already quoted,
+        or a whole line.
     """
-
-    def __init__(self, path):
-        self._path = path
-        self._temporary = path + ".tmp"
-        self._stream = None
-
-    def __enter__(self):
-        self._stream = open(self._temporary, "w", encoding="utf-8")
-        self._stream.write("\n# version 30001\n")
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self._stream.close()
-        if kind is None:
-            os.replace(self._temporary, self._path)
-        else:
-            os.remove(self._temporary)
-
-    def table(self, name, columns, rows):
-        """Write the table `name`.
-
-        Parameters
-        ----------
-        name : name of its block, without ``data_``.
-        columns : names, without the leading underscore.
-        rows : iterable of lists of texts, already quoted, or of whole lines.
-        """
-        self._stream.write(f"\ndata_{name}\n\nloop_\n")
-        self._stream.writelines("_%s #%d\n" % (column, i + 1) for i, column in enumerate(columns))
-        for row in rows:
-            self._stream.write(row if isinstance(row, str) else " ".join(row) + "\n")
+    temporary = path + ".tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write("\n# version 30001\n")
+            for name, columns, rows in tables:
+                stream.write(f"\ndata_{name}\n\nloop_\n")
+                stream.writelines(f"_{column} #{i + 1}\n" for i, column in enumerate(columns))
+                for row in rows:
+                    stream.write(row if isinstance(row, str) else " ".join(row) + "\n")
+        os.replace(temporary, path)
+    except BaseException:
+        os.remove(temporary)
+        raise
 
 
 def read_columns(path, table, columns):
@@ -102,7 +90,9 @@ def parse_columns(lines, table, columns, source):
     numbered = enumerate(lines, 1)
     if not any(line.strip() == "data_" + table for _, line in numbered):
         raise ValueError(f"{source}: there is no table data_{table}")
-    names, found, wanted = [], {}, []
+    names: List[str] = []
+    found: Dict[str, List[str]] = {}
+    wanted: List[Tuple[int, List[str]]] = []
     for count, line in numbered:
         line = line.strip()
         if line.startswith("data_"):
@@ -118,7 +108,7 @@ def parse_columns(lines, table, columns, source):
             continue
         words = _words(line)
         if len(words) != len(names):
-            raise ValueError("%s, line %d: %d values for %d columns" % (source, count, len(words), len(names)))
+            raise ValueError(f"{source}, line {count}: {len(words)} values for {len(names)} columns")
         for index, texts in wanted:
             texts.append(words[index])
     return found
@@ -127,5 +117,7 @@ def parse_columns(lines, table, columns, source):
 def _words(line):
     if "'" not in line and '"' not in line:
         return line.split()
-    return [word[1:-1] if word[0] in "'\"" and word[-1] == word[0] and len(word) > 1 else word
-            for word in _WORD.findall(line)]
+    return [
+        word[1:-1] if word[0] in "'\"" and word[-1] == word[0] and len(word) > 1 else word
+        for word in _WORD.findall(line)
+    ]

@@ -1,7 +1,8 @@
 """Volumes and atomic structures of Scipion, as files that the engine reads.
 
-Scipion keeps the pixel size of a volume in its database and does not always write it into the file; the engine
-has the file alone.  A map whose header says something else, or whose format the engine does not read, is
+Scipion keeps the pixel size of a volume in its database and does not always write it into the file; the
+engine has the file alone.
+A map whose header says something else, or whose format the engine does not read, is
 written once more into the protocol's folder; all others are linked there under a plain name.
 """
 
@@ -89,7 +90,8 @@ def _shape(item, path):
 
 
 def _label(item, path):
-    return item.getObjLabel().strip() or os.path.splitext(os.path.basename(path))[0]
+    # Imports link the user's file under another name; the label is the user's.
+    return item.getObjLabel().strip() or os.path.splitext(os.path.basename(os.path.realpath(path)))[0]
 
 
 def _with_unique_labels(structures):
@@ -98,7 +100,7 @@ def _with_unique_labels(structures):
         label, count = structure.label, 1
         while label in taken:
             count += 1
-            label = "%s (%d)" % (structure.label, count)
+            label = f"{structure.label} ({count})"
         taken.add(label)
         out.append(replace(structure, label=label))
     return out
@@ -118,8 +120,10 @@ def write_structures(structures, folder):
         A plain file name a structure.
     """
     os.makedirs(folder, exist_ok=True)
-    return [_write(structure, os.path.join(folder, "structure%03d" % (i + 1)))
-            for i, structure in enumerate(structures)]
+    return [
+        _write(structure, os.path.join(folder, f"structure{i + 1:03d}"))
+        for i, structure in enumerate(structures)
+    ]
 
 
 def _write(structure, stem):

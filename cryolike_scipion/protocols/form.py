@@ -36,8 +36,11 @@ def add_parameters(section, verb, names, **options):
 def add_parameter(section, verb, name, **options):
     """Add one engine parameter to a form; `options` go before what the parameter itself says."""
     parameter = get(verb, name)
-    settings = {"label": _label(parameter), "help": _help(parameter),
-                "expertLevel": LEVEL_ADVANCED if parameter.expert else LEVEL_NORMAL}
+    settings = {
+        "label": _label(parameter),
+        "help": _help(parameter),
+        "expertLevel": LEVEL_ADVANCED if parameter.expert else LEVEL_NORMAL,
+    }
     default = parameter.default
     if parameter.kind == "choice":
         kind = params.EnumParam

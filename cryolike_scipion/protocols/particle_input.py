@@ -14,9 +14,15 @@ IMAGE_PARAMETERS = ("invert", "background_diameter", "no_normalise")
 
 def add_particles(section):
     """Add the pointer to particles."""
-    section.addParam("inputParticles", PointerParam, pointerClass="SetOfParticles", important=True,
-                     pointerCondition="hasCTF", label="Input particles",
-                     help="Particles with a CTF. Disabled ones are left out.")
+    section.addParam(
+        "inputParticles",
+        PointerParam,
+        pointerClass="SetOfParticles",
+        important=True,
+        pointerCondition="hasCTF",
+        label="Input particles",
+        help="Particles with a CTF. Disabled ones are left out.",
+    )
 
 
 def add_image_preparation(section, verb):
@@ -39,23 +45,35 @@ def particle_errors(particles, mask_diameter, resolution):
         return ["The input set is empty. Choose a set that has particles."]
     errors = []
     if not particles.hasCTF():
-        errors.append("The particles have no CTF. Estimate it on the micrographs and extract the particles with it, or "
-                      "import them from a STAR file that holds it.")
+        errors.append(
+            "The particles have no CTF. Estimate it on the micrographs and extract the particles with it, or "
+            "import them from a STAR file that holds it."
+        )
     if particles.isPhaseFlipped():
-        errors.append("The particles' phases are flipped, but the likelihood models the CTF of images as they were "
-                      "taken. Use the particles from before phase flipping.")
+        errors.append(
+            "The particles' phases are flipped, but the likelihood models the CTF of images as they were "
+            "taken. Use the particles from before phase flipping."
+        )
     pixel = particles.getSamplingRate() or 0.0
     if pixel <= 0:
         return errors + ["The particles have no pixel size. Set it when importing them."]
     dimensions = particles.getDimensions()
     if dimensions and dimensions[0] != dimensions[1]:
-        errors.append("The particle images are not square (%d x %d). Extract them in square boxes." % dimensions[:2])
+        width, height = dimensions[:2]
+        errors.append(
+            f"The particle images are not square ({width} x {height}). Extract them in square boxes."
+        )
     width = pixel * (dimensions[0] if dimensions else 0)
     if width and mask_diameter and mask_diameter > width:
-        errors.append(f"The mask diameter of {mask_diameter:g} Å is larger than the box of {width:g} Å. Give a smaller one, or none.")
+        errors.append(
+            f"The mask diameter of {mask_diameter:g} Å is larger than the box of {width:g} Å. "
+            "Give a smaller one, or none."
+        )
     if resolution and resolution < 2 * pixel * (1 - 1e-6):
-        errors.append(f"A resolution of {resolution:g} Å is beyond the particles' Nyquist limit of {2 * pixel:g} Å. Give a larger number, or "
-                      "none.")
+        errors.append(
+            f"A resolution of {resolution:g} Å is beyond the particles' Nyquist limit of {2 * pixel:g} Å. "
+            "Give a larger number, or none."
+        )
     return errors
 
 
@@ -66,5 +84,5 @@ def write_input_particles(protocol, particles):
     """
     star = protocol._getExtraPath(INPUT_STAR)
     count = write_particles(particles, star, protocol._inputFolder())
-    protocol.info("%d particles were written to %s" % (count, star))
+    protocol.info(f"{count} particles were written to {star}")
     return {"particles": [star], "root": os.getcwd()}

@@ -32,10 +32,21 @@ class ProtCryolikeBase(EMProtocol):
     # -------------------------- form --------------------------
 
     def _defineComputing(self, form):
-        form.addHidden(USE_GPU, BooleanParam, default=True, label="Use GPU?",
-                       help="Compute on a GPU if there is one; without one the CPU is used in any case.")
-        form.addHidden(GPU_LIST, StringParam, default="0", expertLevel=LEVEL_ADVANCED, label="GPU ID",
-                       help="Number of the GPU to use.")
+        form.addHidden(
+            USE_GPU,
+            BooleanParam,
+            default=True,
+            label="Use GPU?",
+            help="Compute on a GPU if there is one; without one the CPU is used in any case.",
+        )
+        form.addHidden(
+            GPU_LIST,
+            StringParam,
+            default="0",
+            expertLevel=LEVEL_ADVANCED,
+            label="GPU ID",
+            help="Number of the GPU to use.",
+        )
         form.addParallelSection(threads=4, mpi=0)
 
     def _parameterNames(self):
@@ -53,8 +64,11 @@ class ProtCryolikeBase(EMProtocol):
 
     def convertInputStep(self, key):
         """Write the engine's input and its job file."""
-        job = {"version": __version__, "verb": self._verb,
-               "parameters": dict(self._formValues(), **self._writeInput())}
+        job = {
+            "version": __version__,
+            "verb": self._verb,
+            "parameters": dict(self._formValues(), **self._writeInput()),
+        }
         job["parameters"]["out"] = self._getExtraPath(RESULT_FOLDER)
         name = self._getExtraPath(JOB_FILE)
         with open(name + ".tmp", "w", encoding="utf-8") as stream:
@@ -67,8 +81,9 @@ class ProtCryolikeBase(EMProtocol):
         if os.path.exists(result):
             os.remove(result)
         try:
-            Plugin.runEngine(self, self._getExtraPath(JOB_FILE), self._usesGpu(),
-                             max(1, self.numberOfThreads.get()))
+            Plugin.runEngine(
+                self, self._getExtraPath(JOB_FILE), self._usesGpu(), max(1, self.numberOfThreads.get())
+            )
         except subprocess.CalledProcessError as error:
             raise RuntimeError(self._engineMessage() or str(error)) from None
         if not os.path.exists(result):
@@ -113,10 +128,10 @@ class ProtCryolikeBase(EMProtocol):
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     def _engineMessage(self):
-        """Return the engine's last line on standard error, with the user's file names in place of our links."""
+        """Return the engine's last line on standard error, with the user's file names for our links."""
         marker = f"cryolike-scipion {self._verb}: "
         lines = [line for line in _tail(self.getStderrLog()).splitlines() if line.startswith(marker)]
-        message = lines[-1][len(marker):] if lines else ""
+        message = lines[-1][len(marker) :] if lines else ""
         for link, source in sorted(self._linkedFiles().items(), reverse=True):
             message = message.replace(os.path.abspath(link), source).replace(link, source)
         return message

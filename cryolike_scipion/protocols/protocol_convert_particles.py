@@ -1,10 +1,9 @@
-"""The node *convert particles*: images brought onto the polar Fourier grid once, for several likelihood runs."""
+"""The node *convert particles*: images brought onto the polar Fourier grid once, for several runs."""
 
 from pwem.objects import SetOfParticles
 
 from ..constants import OUTPUT_STAR
 from ..convert.results import CoefficientPlaces
-from ..objects import COEFFICIENTS_ATTRIBUTE
 from .form import add_parameters
 from .particle_input import (
     IMAGE_PARAMETERS,
@@ -21,10 +20,10 @@ _RESOURCES = ("downsample", "bad_images", "memory", "precision", "batch_images")
 class ProtCryolikeConvertParticles(ProtCryolikeBase):
     """Bring particle images onto the polar Fourier grid.
 
-    The output has the same images as the input; each particle also knows where its polar coefficients are, and
-    the hash of what made them.  The likelihood node uses them as long as both are right, and converts afresh
-    what is missing or was made otherwise, so this node only saves time.  The coefficients take about twice the
-    room of the images.
+    The output has the same images as the input; each particle also knows where its polar coefficients are,
+    and the hash of what made them.  The likelihood node uses them as long as both are right, and converts
+    afresh what is missing or was made otherwise, so this node only saves time.  The coefficients take about
+    twice the room of the images.
     """
 
     _label = "convert particles"
@@ -39,7 +38,7 @@ class ProtCryolikeConvertParticles(ProtCryolikeBase):
         add_particles(form)
         add_image_preparation(form, "particles")
         add_parameters(form, "particles", ("downsample",))
-        # A single broken image must not stop a set: it keeps its place and the likelihood node gives it a status.
+        # A single broken image must not stop a set: it keeps its place, and later gets a status.
         add_parameters(form, "particles", ("bad_images",), default="flag")
         add_parameters(form, "particles", ("memory", "precision", "batch_images"))
         self._defineComputing(form)
@@ -68,23 +67,26 @@ class ProtCryolikeConvertParticles(ProtCryolikeBase):
 
     def _validate(self):
         return self._formErrors() or particle_errors(
-            self.inputParticles.get(), self.maskDiameter.get(), self.resolution.get())
+            self.inputParticles.get(), self.maskDiameter.get(), self.resolution.get()
+        )
 
     def _summary(self):
         if not hasattr(self, "outputParticles"):
             return self._progress() or ["Not run yet."]
-        first = self.outputParticles.getFirstItem()
-        return ["%d particles were brought onto the polar grid." % self.outputParticles.getSize(),
-                "The images are the input's; the coefficients are in {}.".format(self._resultPath("")) if first.hasAttribute(COEFFICIENTS_ATTRIBUTE) else ""]
+        return [
+            f"{self.outputParticles.getSize()} particles were brought onto the polar grid.",
+            f"The images are the input's; the coefficients are in {self._resultPath('')}.",
+        ]
 
     def _methods(self):
         if not hasattr(self, "outputParticles"):
             return []
-        return ["%d particle images were%s%s brought onto a polar Fourier grid with CryoLike [CryoLike2025] by "
-                "non-uniform FFTs [Barnett2019]." % (
-                    self.outputParticles.getSize(),
-                    f" masked at {self.maskDiameter.get():g} Å diameter," if self.maskDiameter.get() else "",
-                    f" limited to {self.resolution.get():g} Å resolution and" if self.resolution.get() else "")]
+        mask = f" masked at {self.maskDiameter.get():g} Å diameter," if self.maskDiameter.get() else ""
+        limit = f" limited to {self.resolution.get():g} Å resolution and" if self.resolution.get() else ""
+        return [
+            f"{self.outputParticles.getSize()} particle images were{mask}{limit} brought onto a polar "
+            "Fourier grid with CryoLike [CryoLike2025] by non-uniform FFTs [Barnett2019]."
+        ]
 
     def _citations(self):
         return ["CryoLike2025", "Barnett2019"]

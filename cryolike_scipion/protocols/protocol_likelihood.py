@@ -57,31 +57,47 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
     def _defineParams(self, form):
         form.addSection(label="Input")
         add_particles(form)
-        form.addParam("structuresFrom", EnumParam, choices=["templates", "structures"], default=FROM_TEMPLATES,
-                      display=EnumParam.DISPLAY_HLIST, label="Compare with",
-                      help="Templates made by 'generate templates', or volumes and atomic structures as they are.")
-        form.addParam("inputTemplates", PointerParam, pointerClass="SetOfCryolikeTemplates", allowsNull=True,
-                      condition="structuresFrom == %d" % FROM_TEMPLATES, label="Input templates",
-                      help="Their order numbers the structures: the first is structure 1.")
-        from_structures = "structuresFrom == %d" % FROM_STRUCTURES
+        form.addParam(
+            "structuresFrom",
+            EnumParam,
+            choices=["templates", "structures"],
+            default=FROM_TEMPLATES,
+            display=EnumParam.DISPLAY_HLIST,
+            label="Compare with",
+            help="Templates made by 'generate templates', or volumes and atomic structures as they are.",
+        )
+        form.addParam(
+            "inputTemplates",
+            PointerParam,
+            pointerClass="SetOfCryolikeTemplates",
+            allowsNull=True,
+            condition=f"structuresFrom == {FROM_TEMPLATES}",
+            label="Input templates",
+            help="Their order numbers the structures: the first is structure 1.",
+        )
+        from_structures = f"structuresFrom == {FROM_STRUCTURES}"
         add_structures(form, condition=from_structures, allowsNull=True)
         add_parameter(form, "likelihood", "symmetry", condition=from_structures)
         add_atoms(form, "likelihood", condition=from_structures)
         form.addSection(label="Search")
         add_parameters(form, "likelihood", ("search",))
-        add_parameters(form, "likelihood", _GRID, condition="search != %d" % _FIXED)
-        add_parameters(form, "likelihood", ("local_range",), condition="search == %d" % _LOCAL)
+        add_parameters(form, "likelihood", _GRID, condition=f"search != {_FIXED}")
+        add_parameters(form, "likelihood", ("local_range",), condition=f"search == {_LOCAL}")
         form.addSection(label="Images")
         add_image_preparation(form, "likelihood")
         # A single broken image must not stop a set: it keeps its place and gets a status.
         add_parameters(form, "likelihood", ("bad_images",), default="flag")
         form.addSection(label="Likelihood")
-        add_parameters(form, "likelihood", _MODEL + tuple(name for name in _RESOURCES if name != "bad_images"))
+        add_parameters(
+            form, "likelihood", _MODEL + tuple(name for name in _RESOURCES if name != "bad_images")
+        )
         self._defineComputing(form)
 
     def _parameterNames(self):
         search = self.search.get()
-        names = ("search",) + (_GRID if search != _FIXED else ()) + (("local_range",) if search == _LOCAL else ())
+        names = (
+            ("search",) + (_GRID if search != _FIXED else ()) + (("local_range",) if search == _LOCAL else ())
+        )
         if self._fromStructures():
             names += ("symmetry",)
             names += ATOM_PARAMETERS if any(not each.is_map for each in self._structures()) else ()
@@ -93,8 +109,10 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
         if self._fromStructures():
             structures = structures_identity(self._structures())
         else:
-            structures = [[item.getLabel(), item.getSymmetry()] + file_identity(item.getFileName())
-                          for item in self._templates()]
+            structures = [
+                [item.getLabel(), item.getSymmetry()] + file_identity(item.getFileName())
+                for item in self._templates()
+            ]
         return [set_identity(self.inputParticles.get()), structures]
 
     def _writeInput(self):
@@ -131,8 +149,9 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
     def _createClasses(self, scores, count):
         """Return the particles as classes, one a structure in their order, empty ones included."""
         classes = self._createSetOfClasses3D(self.inputParticles)
-        classes.classifyItems(updateItemCallback=lambda item, _: scores.apply(item),
-                              updateClassCallback=self._describeClass)
+        classes.classifyItems(
+            updateItemCallback=lambda item, _: scores.apply(item), updateClassCallback=self._describeClass
+        )
         add_empty_classes(classes, range(1, count + 1), self._describeClass)
         return classes
 
@@ -156,12 +175,17 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
         else:
             errors += self._templateErrors()
         if particles is not None and self.search.get() != _EXHAUSTIVE and not particles.hasAlignmentProj():
-            errors.append(f"A {_SEARCHES[self.search.get()]} search starts from the particles' poses, and these have none of a 3D refinement. Choose "
-                          "particles with a projection alignment, or the exhaustive search.")
+            errors.append(
+                f"A {_SEARCHES[self.search.get()]} search starts from the particles' poses, and these have "
+                "none of a 3D refinement. Choose particles with a projection alignment, or the exhaustive "
+                "search."
+            )
         priors = self.priors.get("").replace(",", " ").split()
         if not errors and len(priors) not in (0, self._countStructures()):
-            errors.append("There are %d priors for %d structures. Give one each, or none."
-                          % (len(priors), self._countStructures()))
+            errors.append(
+                f"There are {len(priors)} priors for {self._countStructures()} structures. Give one each, "
+                "or none."
+            )
         return errors
 
     def _templateErrors(self):
@@ -170,12 +194,20 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
             return ["Choose the input templates, or compare with structures."]
         if not self._templates():
             return ["The template set has no enabled structure. Enable one, or choose another set."]
-        errors = [f"The file of template '{item.getLabel()}' is missing: {item.getFileName()}. Run 'generate templates' again."
-                  for item in self._templates() if not os.path.exists(item.getFileName())]
+        errors = [
+            (
+                f"The file of template '{item.getLabel()}' is missing: {item.getFileName()}. Run 'generate "
+                "templates' again."
+            )
+            for item in self._templates()
+            if not os.path.exists(item.getFileName())
+        ]
         nyquist = 2 * (templates.getSamplingRate() or 0.0)
         if self.resolution.get() and self.resolution.get() < nyquist * (1 - 1e-6):
-            errors.append(f"A resolution of {self.resolution.get():g} Å is beyond the templates' Nyquist limit of {nyquist:g} Å. Give a larger number, or "
-                          "make templates with a smaller pixel.")
+            errors.append(
+                f"A resolution of {self.resolution.get():g} Å is beyond the templates' Nyquist limit of "
+                f"{nyquist:g} Å. Give a larger number, or make templates with a smaller pixel."
+            )
         return errors
 
     def _warnings(self):
@@ -183,8 +215,11 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
         if self._fromStructures() or templates is None or particles is None:
             return []
         if templates.getSamplingRate() > 1.01 * (particles.getSamplingRate() or 0.0):
-            return [f"The templates have larger pixels ({templates.getSamplingRate():0.3f} Å) than the particles ({particles.getSamplingRate():0.3f} Å): detail beyond {2 * templates.getSamplingRate():0.2f} Å is "
-                    "not compared."]
+            return [
+                f"The templates have larger pixels ({templates.getSamplingRate():0.3f} Å) than the "
+                f"particles ({particles.getSamplingRate():0.3f} Å): detail beyond "
+                f"{2 * templates.getSamplingRate():0.2f} Å is not compared."
+            ]
         return []
 
     def _summary(self):
@@ -196,13 +231,18 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
         if not hasattr(self, "outputParticles"):
             return []
         limit = f" to {self.resolution.get():g} Å resolution" if self.resolution.get() else ""
-        where = {_EXHAUSTIVE: "over all orientations and shifts", _LOCAL: "around their refined poses",
-                 _FIXED: "at their refined poses"}[self.search.get()]
-        return ["%d particles were compared with %d structures%s with CryoLike [CryoLike2025]. For every structure the "
-                "likelihood of each particle was computed %s on a polar Fourier grid [Rangan2020], with the particle's "
-                "unknown scale, offset and noise integrated out as in BioEM [Cossio2013], and summed over poses. Each "
-                "particle was given the structure and the pose of highest probability."
-                % (self.outputParticles.getSize(), self._countStructures(), limit, where)]
+        where = {
+            _EXHAUSTIVE: "over all orientations and shifts",
+            _LOCAL: "around their refined poses",
+            _FIXED: "at their refined poses",
+        }[self.search.get()]
+        return [
+            f"{self.outputParticles.getSize()} particles were compared with {self._countStructures()} "
+            f"structures{limit} with CryoLike [CryoLike2025]. For every structure the likelihood of each "
+            f"particle was computed {where} on a polar Fourier grid [Rangan2020], with the particle's "
+            "unknown scale, offset and noise integrated out as in BioEM [Cossio2013], and summed over "
+            "poses. Each particle was given the structure and the pose of highest probability."
+        ]
 
     def _citations(self):
         return ["CryoLike2025", "Rangan2020", "Cossio2013", "Cossio2017"]
@@ -231,10 +271,12 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
 
     def _describeScores(self, scores):
         assigned = scores.assigned(self._countStructures())
-        lines = ["%d particles were compared with %d structures." % (len(scores), len(assigned))]
-        lines += ["%d. %s: %d particles (%0.1f %%)" % (i + 1, label, n, 100.0 * n / max(1, len(scores)))
-                  for i, (label, n) in enumerate(zip(self._labels(), assigned))]
+        lines = [f"{len(scores)} particles were compared with {len(assigned)} structures."]
+        lines += [
+            f"{i + 1}. {label}: {n} particles ({100.0 * n / max(1, len(scores)):.1f} %)"
+            for i, (label, n) in enumerate(zip(self._labels(), assigned))
+        ]
         bad = scores.count_bad()
         if bad:
-            lines.append("%d images could not be scored; their attribute _cryolike_status says why." % bad)
+            lines.append(f"{bad} images could not be scored; their attribute _cryolike_status says why.")
         return "\n".join(lines)

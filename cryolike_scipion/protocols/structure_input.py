@@ -13,10 +13,16 @@ ATOM_PARAMETERS = ("atom_model", "atom_radius", "residue_model", "select")
 
 def add_structures(section, **options):
     """Add the pointer to structures."""
-    section.addParam("inputStructures", MultiPointerParam, label="Input structures",
-                     pointerClass="Volume,SetOfVolumes,AtomStruct,SetOfAtomStructs", minNumObjects=1,
-                     help="The structures that particles may show: volumes, atomic structures, or sets of them, in "
-                          "any mixture. Their order numbers them: the first is structure 1.", **options)
+    section.addParam(
+        "inputStructures",
+        MultiPointerParam,
+        label="Input structures",
+        pointerClass="Volume,SetOfVolumes,AtomStruct,SetOfAtomStructs",
+        minNumObjects=1,
+        help="The structures that particles may show: volumes, atomic structures, or sets of them, in "
+        "any mixture. Their order numbers them: the first is structure 1.",
+        **options,
+    )
 
 
 def add_atoms(section, verb, **options):
@@ -31,8 +37,10 @@ def pointed_structures(pointers):
 
 def structures_identity(structures):
     """Return what tells these structures from others, in types that JSON knows."""
-    return [[structure.label, structure.pixel, structure.index] + file_identity(structure.source)
-            for structure in structures]
+    return [
+        [structure.label, structure.pixel, structure.index] + file_identity(structure.source)
+        for structure in structures
+    ]
 
 
 def structure_errors(structures, symmetries):
@@ -50,14 +58,24 @@ def structure_errors(structures, symmetries):
     for structure in structures:
         extension = os.path.splitext(structure.source)[1].lower()
         if not os.path.exists(structure.source):
-            errors.append(f"The file of structure '{structure.label}' is missing: {structure.source}. Import it again.")
+            errors.append(
+                f"The file of structure '{structure.label}' is missing: {structure.source}. Import it again."
+            )
         elif structure.is_map and structure.pixel <= 0:
-            errors.append(f"Structure '{structure.label}' has no pixel size. Set it when importing the volume.")
+            errors.append(
+                f"Structure '{structure.label}' has no pixel size. Set it when importing the volume."
+            )
         elif structure.is_map and len(set(structure.shape)) > 1:
-            errors.append("Structure '{}' is not a cube ({}). Pad it to one.".format(structure.label, " x ".join(str(n) for n in structure.shape)))
+            errors.append(
+                "Structure '{}' is not a cube ({}). Pad it to one.".format(
+                    structure.label, " x ".join(str(n) for n in structure.shape)
+                )
+            )
         elif not structure.is_map and extension not in ATOM_EXTENSIONS:
             errors.append(f"Structure '{structure.label}' is neither PDB nor mmCIF: {structure.source}.")
     if len(symmetries) not in (0, 1, len(structures)):
-        errors.append("There are %d symmetries for %d structures. Give one for all, or one each."
-                      % (len(symmetries), len(structures)))
+        errors.append(
+            f"There are {len(symmetries)} symmetries for {len(structures)} structures. Give one for all, "
+            "or one each."
+        )
     return errors

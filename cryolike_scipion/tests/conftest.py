@@ -19,15 +19,17 @@ if _HAS_SCIPION:
     _HOME = tempfile.mkdtemp(prefix="cryolike-scipion-")
     with open(os.path.join(_HOME, "hosts.conf"), "w") as _stream:
         _stream.write(_HOSTS)
-    os.environ.update({
-        "SCIPION_DOMAIN": "pwem",
-        "SCIPION_HOSTS": os.path.join(_HOME, "hosts.conf"),
-        "SCIPION_PYTHON": sys.executable,
-        "SCIPION_HOME": _HOME,
-        "SCIPION_USER_DATA": os.path.join(_HOME, "data"),
-        "SCIPION_TEST_NOSYNC": "True",
-        "SCIPION_NOTIFY": "False",
-    })
+    os.environ.update(
+        {
+            "SCIPION_DOMAIN": "pwem",
+            "SCIPION_HOSTS": os.path.join(_HOME, "hosts.conf"),
+            "SCIPION_PYTHON": sys.executable,
+            "SCIPION_HOME": _HOME,
+            "SCIPION_USER_DATA": os.path.join(_HOME, "data"),
+            "SCIPION_TEST_NOSYNC": "True",
+            "SCIPION_NOTIFY": "False",
+        }
+    )
 
 
 def pytest_unconfigure():
@@ -43,11 +45,11 @@ def pytest_ignore_collect(collection_path):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Under CRYOLIKE_REQUIRE_ALL a skipped test is a failed one, unless only the development data are missing."""
+    """Under CRYOLIKE_REQUIRE_ALL a skipped test fails, unless only the development data are missing."""
     outcome = yield
     report = outcome.get_result()
     reason = str(report.longrepr)
-    if report.skipped and not hasattr(report, "wasxfail") and "development data" not in reason:
-        if os.environ.get("CRYOLIKE_REQUIRE_ALL"):
-            report.outcome = "failed"
-            report.longrepr = f"skipped, but CRYOLIKE_REQUIRE_ALL is set: {reason}"
+    excused = hasattr(report, "wasxfail") or "development data" in reason
+    if report.skipped and not excused and os.environ.get("CRYOLIKE_REQUIRE_ALL"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but CRYOLIKE_REQUIRE_ALL is set: {reason}"

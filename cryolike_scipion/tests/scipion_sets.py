@@ -45,11 +45,14 @@ def make_particles(filename, stacks, pixel=1.5, posed=False, change=None, ctf=Tr
     ctf : give each particle a CTF.
     """
     random = np.random.default_rng(5)
+    if os.path.exists(str(filename)):
+        os.remove(str(filename))
     particles = SetOfParticles(filename=str(filename))
     particles.setSamplingRate(pixel)
     particles.setHasCTF(ctf)
-    particles.setAcquisition(Acquisition(voltage=200, sphericalAberration=1.4, amplitudeContrast=0.07,
-                                         magnification=50000))
+    particles.setAcquisition(
+        Acquisition(voltage=200, sphericalAberration=1.4, amplitudeContrast=0.07, magnification=50000)
+    )
     if posed:
         particles.setAlignmentProj()
     number = 0
@@ -60,8 +63,13 @@ def make_particles(filename, stacks, pixel=1.5, posed=False, change=None, ctf=Tr
             if ctf:
                 particle.setCTF(CTFModel(defocusU=10000.0 + number / 3, defocusV=9000.0, defocusAngle=12.5))
             if posed:
-                pose = [random.uniform(-180, 180), random.uniform(0, 180), random.uniform(-180, 180),
-                        random.uniform(-5, 5), random.uniform(-5, 5)]
+                pose = [
+                    random.uniform(-180, 180),
+                    random.uniform(0, 180),
+                    random.uniform(-180, 180),
+                    random.uniform(-5, 5),
+                    random.uniform(-5, 5),
+                ]
                 particle.setTransform(Transform(matrix=transforms_from_poses(*pose, pixel)[0]))
             particle.setObjId(10 * number)
             if change is not None:
@@ -73,7 +81,8 @@ def make_particles(filename, stacks, pixel=1.5, posed=False, change=None, ctf=Tr
 
 def star_subset(source, target, rows, stack):
     """Write some rows (from 1) of a STAR file whose images are in one stack, which is linked beside it."""
-    lines = open(str(source), encoding="utf-8").read().splitlines(keepends=True)
+    with open(str(source), encoding="utf-8") as stream:
+        lines = stream.readlines()
     first = next(i for i, line in enumerate(lines) if "@" in line)
     folder = os.path.dirname(str(target))
     os.makedirs(folder, exist_ok=True)

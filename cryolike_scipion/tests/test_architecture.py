@@ -30,7 +30,7 @@ def _imports(path, parts):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else ()
+            base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join(base + ((node.module,) if node.module else ()))
             yield module
             yield from (module + "." + alias.name for alias in node.names)
@@ -67,7 +67,7 @@ def test_scipion_half_is_python_3_8(path, parts):
 def test_imports_point_one_way(path, parts):
     if parts[0] not in ORDER:
         return
-    later = ORDER[ORDER.index(parts[0]) + 1:]
+    later = ORDER[ORDER.index(parts[0]) + 1 :]
     for module in _imports(path, parts):
         names = module.split(".")
         assert names[0] != NAME or len(names) < 2 or names[1] not in later, module
@@ -82,32 +82,39 @@ def test_engine_knows_nothing_of_scipion(path, parts):
         assert names[0] != NAME or len(names) < 2 or names[1] in allowed, module
 
 
-@pytest.mark.parametrize("path, parts", [item for item in SCIPION_SOURCES if item[1][0] == "protocols"],
-                         ids=lambda value: str(value)[-40:])
+@pytest.mark.parametrize(
+    "path, parts",
+    [item for item in SCIPION_SOURCES if item[1][0] == "protocols"],
+    ids=lambda value: str(value)[-40:],
+)
 def test_protocols_do_no_mathematics(path, parts):
     assert "numpy" not in set(_imports(path, parts))
 
 
 def test_the_package_imports_without_scipion_and_has_no_plugin_there():
-    code = ("import sys\n"
-            "class Absent:\n"
-            "    def find_spec(self, name, path=None, target=None):\n"
-            "        if name.split('.')[0] in ('pyworkflow', 'pwem'):\n"
-            "            raise ModuleNotFoundError('no ' + name, name=name)\n"
-            "sys.meta_path.insert(0, Absent())\n"
-            f"sys.path.insert(0, {str(PACKAGE.parent)!r})\n"
-            f"import {NAME}\n"
-            f"assert not hasattr({NAME}, 'Plugin')\n"
-            f"assert {NAME}.__version__\n"
-            "assert 'numpy' not in sys.modules\n")
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('pyworkflow', 'pwem'):\n"
+        "            raise ModuleNotFoundError('no ' + name, name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        f"sys.path.insert(0, {str(PACKAGE.parent)!r})\n"
+        f"import {NAME}\n"
+        f"assert not hasattr({NAME}, 'Plugin')\n"
+        f"assert {NAME}.__version__\n"
+        "assert 'numpy' not in sys.modules\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_importing_the_scipion_half_loads_no_engine_package():
     pytest.importorskip("pyworkflow")
-    code = (f"import sys\nsys.path.insert(0, {str(PACKAGE.parent)!r})\n"
-            f"import {NAME}\n{NAME}.Plugin\n"
-            f"import {NAME}.protocols, {NAME}.viewers, {NAME}.objects\n"
-            f"print(sorted(set(sys.modules) & {ENGINE_ONLY!r}))")
+    code = (
+        f"import sys\nsys.path.insert(0, {str(PACKAGE.parent)!r})\n"
+        f"import {NAME}\n{NAME}.Plugin\n"
+        f"import {NAME}.protocols, {NAME}.viewers, {NAME}.objects\n"
+        f"print(sorted(set(sys.modules) & {ENGINE_ONLY!r}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
     assert done.stdout.decode().split("\n")[-2] == "[]"

@@ -1,4 +1,4 @@
-"""A Scipion set, written as the engine's STAR file: values, names, groups, what is left out, what is refused."""
+"""A Scipion set, written as the engine's STAR file: values, names, groups, and what is refused."""
 
 import os
 
@@ -13,11 +13,32 @@ from cryolike_scipion.objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_A
 from .scipion_sets import ODD_NAME, make_particles, write_stack
 
 STAR = "input.star"
-COLUMNS = ("rlnImageName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift",
-           "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnCtfBfactor",
-           "rlnMicrographName", "cryolikeItemId", "cryolikeCoefficients", "cryolikeCoefficientsHash")
-OPTICS = ("rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
-          "rlnImagePixelSize", "rlnImageSize")
+COLUMNS = (
+    "rlnImageName",
+    "rlnOpticsGroup",
+    "rlnDefocusU",
+    "rlnDefocusV",
+    "rlnDefocusAngle",
+    "rlnPhaseShift",
+    "rlnAngleRot",
+    "rlnAngleTilt",
+    "rlnAnglePsi",
+    "rlnOriginXAngst",
+    "rlnOriginYAngst",
+    "rlnCtfBfactor",
+    "rlnMicrographName",
+    "cryolikeItemId",
+    "cryolikeCoefficients",
+    "cryolikeCoefficientsHash",
+)
+OPTICS = (
+    "rlnOpticsGroupName",
+    "rlnVoltage",
+    "rlnSphericalAberration",
+    "rlnAmplitudeContrast",
+    "rlnImagePixelSize",
+    "rlnImageSize",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +61,14 @@ def test_ids_locations_ctf_and_optics():
     assert set(rows["rlnDefocusAngle"]) == {"12.5"}
     assert "rlnAngleRot" not in rows
     assert "rlnPhaseShift" not in rows
-    assert optics == {"rlnOpticsGroupName": ["opticsGroup1"], "rlnVoltage": ["200"],
-                      "rlnSphericalAberration": ["1.4"], "rlnAmplitudeContrast": ["0.07"],
-                      "rlnImagePixelSize": ["1.5"], "rlnImageSize": ["16"]}
+    assert optics == {
+        "rlnOpticsGroupName": ["opticsGroup1"],
+        "rlnVoltage": ["200"],
+        "rlnSphericalAberration": ["1.4"],
+        "rlnAmplitudeContrast": ["0.07"],
+        "rlnImagePixelSize": ["1.5"],
+        "rlnImageSize": ["16"],
+    }
 
 
 def test_poses_are_relions():
@@ -50,8 +76,13 @@ def test_poses_are_relions():
     rows, _ = written(particles)
     random = np.random.default_rng(5)
     for row in range(40):
-        sent = [random.uniform(-180, 180), random.uniform(0, 180), random.uniform(-180, 180),
-                random.uniform(-5, 5), random.uniform(-5, 5)]
+        sent = [
+            random.uniform(-180, 180),
+            random.uniform(0, 180),
+            random.uniform(-180, 180),
+            random.uniform(-5, 5),
+            random.uniform(-5, 5),
+        ]
         got = [float(rows[name][row]) for name in COLUMNS[6:11]]
         assert np.allclose(sent, got, atol=1e-9)
 
@@ -66,13 +97,15 @@ def test_more_rows_than_a_block(monkeypatch):
 def test_disabled_particles_are_left_out():
     def change(particle, number):
         particle.setEnabled(number % 2 == 1)
+
     rows, _ = written(make_particles("p.sqlite", [(write_stack("a.mrcs", 5), 5)], change=change))
     assert rows["cryolikeItemId"] == ["10", "30", "50"]
 
 
 def test_no_enabled_particle_is_refused_and_leaves_nothing():
-    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)],
-                               change=lambda particle, _: particle.setEnabled(False))
+    particles = make_particles(
+        "p.sqlite", [(write_stack("a.mrcs", 2), 2)], change=lambda particle, _: particle.setEnabled(False)
+    )
     with pytest.raises(ValueError, match="no enabled particle"):
         written(particles)
     assert not os.path.exists(STAR)
@@ -82,6 +115,7 @@ def test_a_particle_without_ctf_is_named():
     def change(particle, number):
         if number == 1:
             particle.setCTF(None)
+
     particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)], change=change, ctf=True)
     with pytest.raises(ValueError, match="Particle 10 has no CTF"):
         written(particles)
@@ -101,6 +135,7 @@ def test_odd_names_become_links_that_lead_to_the_stack():
 def test_a_format_the_engine_does_not_read_is_converted():
     import mrcfile
     from pwem.emlib.image import ImageHandler
+
     ImageHandler().convertStack(write_stack("a.mrcs", 3), "with space.stk")
     rows, _ = written(make_particles("p.sqlite", [("with space.stk", 3)]))
     name = rows["rlnImageName"][2].split("@")[1]
@@ -116,6 +151,7 @@ def test_phase_shift_b_factor_and_micrograph():
         coordinate = Coordinate(x=1, y=2)
         coordinate.setMicName("mic 'a'\n#1.mrc")
         particle.setCoordinate(coordinate)
+
     rows, _ = written(make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)], change=change))
     assert rows["rlnPhaseShift"] == ["30", "60"]
     assert rows["rlnCtfBfactor"] == ["7.5", "7.5"]
@@ -123,11 +159,16 @@ def test_phase_shift_b_factor_and_micrograph():
 
 
 def test_optics_groups_of_a_relion_import_keep_their_values():
-    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 3), 3)], change=lambda particle, number: setattr(
-        particle, "_rlnOpticsGroup", Integer(1 + number % 2)))
+    particles = make_particles(
+        "p.sqlite",
+        [(write_stack("a.mrcs", 3), 3)],
+        change=lambda particle, number: setattr(particle, "_rlnOpticsGroup", Integer(1 + number % 2)),
+    )
     particles.getAcquisition().opticsGroupInfo.set(
-        "data_optics\nloop_\n_rlnOpticsGroupName #1\n_rlnOpticsGroup #2\n_rlnVoltage #3\n_rlnSphericalAberration #4\n"
-        "_rlnAmplitudeContrast #5\nfirst 1 300 2.7 0.1\n'the second' 2 200 2.0 0.08\n")
+        "data_optics\nloop_\n_rlnOpticsGroupName #1\n_rlnOpticsGroup #2\n_rlnVoltage #3\n"
+        "_rlnSphericalAberration #4\n"
+        "_rlnAmplitudeContrast #5\nfirst 1 300 2.7 0.1\n'the second' 2 200 2.0 0.08\n"
+    )
     rows, optics = written(particles)
     assert rows["rlnOpticsGroup"] == ["1", "2", "1"]
     assert optics["rlnOpticsGroupName"] == ["the second", "first"]
@@ -139,6 +180,7 @@ def test_places_of_coefficients_are_carried():
     def change(particle, number):
         setattr(particle, COEFFICIENTS_ATTRIBUTE, String(f"{number:06d}@/a b/polar.h5"))
         setattr(particle, COEFFICIENTS_HASH_ATTRIBUTE, String("abc"))
+
     rows, _ = written(make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)], change=change))
     assert rows["cryolikeCoefficients"] == ["000001@/a b/polar.h5", "000002@/a b/polar.h5"]
     assert rows["cryolikeCoefficientsHash"] == ["abc", "abc"]
@@ -147,5 +189,6 @@ def test_places_of_coefficients_are_carried():
 def test_single_images_get_index_one():
     def change(particle, _):
         particle.setLocation(0, particle.getFileName())
+
     rows, _ = written(make_particles("p.sqlite", [(write_stack("one.mrc", 1), 1)], change=change))
     assert rows["rlnImageName"] == ["000001@" + os.path.abspath("one.mrc")]

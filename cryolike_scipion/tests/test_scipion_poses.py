@@ -17,8 +17,13 @@ PIXEL = 1.31
 @pytest.fixture()
 def poses():
     random = np.random.default_rng(3)
-    return (random.uniform(-180, 180, 500), np.degrees(np.arccos(random.uniform(-1, 1, 500))),
-            random.uniform(-180, 180, 500), random.uniform(-9, 9, 500), random.uniform(-9, 9, 500))
+    return (
+        random.uniform(-180, 180, 500),
+        np.degrees(np.arccos(random.uniform(-1, 1, 500))),
+        random.uniform(-180, 180, 500),
+        random.uniform(-9, 9, 500),
+        random.uniform(-9, 9, 500),
+    )
 
 
 def test_matrix_is_the_one_scipion_makes_of_relions_angles(poses):

@@ -36,7 +36,9 @@ def test_order_labels_and_sizes_of_a_mixture():
     volumes.append(hidden)
     atoms = SetOfAtomStructs(filename="s.sqlite")
     atoms.append(AtomStruct(filename="model.cif"))
-    found = list_structures([AtomStruct(filename="x.pdb"), volumes, volume("a.mrc", 2.5, "odd $(x) %s"), atoms])
+    found = list_structures(
+        [AtomStruct(filename="x.pdb"), volumes, volume("a.mrc", 2.5, "odd $(x) %s"), atoms]
+    )
     assert [each.label for each in found] == ["x", "a", "b", "odd $(x) %s", "model"]
     assert [each.pixel for each in found] == [None, 2.0, 2.0, 2.5, None]
     assert [each.shape for each in found] == [(), (16, 16, 16), (20, 20, 20), (16, 16, 16), ()]
@@ -69,9 +71,10 @@ def test_a_map_is_linked_or_gets_scipions_pixel_size():
 
 def test_other_formats_and_members_of_stacks_become_maps():
     from pwem.emlib.image import ImageHandler
+
     density = mrcfile.read(write_map("a.mrc"))
     ImageHandler().convert("a.mrc", "b.vol")
-    name, = write_structures(list_structures([volume("b.vol", 4.0)]), "in")
+    (name,) = write_structures(list_structures([volume("b.vol", 4.0)]), "in")
     with mrcfile.open(name) as file:
         assert np.allclose(file.data, density)
         assert np.allclose(file.voxel_size.tolist(), 4.0)
@@ -81,7 +84,9 @@ def test_atomic_structures_keep_their_extension():
     for name in ("m 1.CIF", "m.pdb"):
         with open(name, "w") as stream:
             stream.write("x")
-    names = write_structures(list_structures([AtomStruct(filename="m 1.CIF"), AtomStruct(filename="m.pdb")]), "in")
+    names = write_structures(
+        list_structures([AtomStruct(filename="m 1.CIF"), AtomStruct(filename="m.pdb")]), "in"
+    )
     assert names == [os.path.join("in", "structure001.cif"), os.path.join("in", "structure002.pdb")]
     assert all(os.path.exists(name) for name in names)
 
@@ -89,7 +94,7 @@ def test_atomic_structures_keep_their_extension():
 def test_writing_twice_follows_a_changed_pixel_size():
     write_map("a.mrc", pixel=2.0)
     for pixel in (2.0, 3.0, 2.0):
-        name, = write_structures(list_structures([volume("a.mrc", pixel)]), "in")
+        (name,) = write_structures(list_structures([volume("a.mrc", pixel)]), "in")
         with mrcfile.open(name) as file:
             assert np.allclose(file.voxel_size.tolist(), pixel)
     with mrcfile.open("a.mrc") as file:

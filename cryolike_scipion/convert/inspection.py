@@ -1,0 +1,73 @@
+"""One particle with its best templates, as the engine's ``inspect`` writes it."""
+
+import os
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..constants import ITEM_ID
+from .star import read_columns
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A particle beside its best template of each of K structures.
+
+    Attributes
+    ----------
+    image : ndarray, float, [N, N]
+        The particle as it was scored.
+    templates : ndarray, float, [K, N, N]
+        With the particle's CTF, at the best pose, on the particle's grey scale.
+    residual : ndarray, float, [K, N, N]
+        Particle minus template.
+    labels : list of str
+        Names of the structures.
+    cc, log_likelihood : ndarray, float, [K]
+        Cross-correlation and integrated log-likelihood (nat, less the null's).
+    """
+
+    image: np.ndarray
+    templates: np.ndarray
+    residual: np.ndarray
+    labels: list
+    cc: np.ndarray
+    log_likelihood: np.ndarray
+
+
+def row_of_item(star, item_id):
+    """Return the row (from 1) of a Scipion item in the engine's ``particles.star``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such item.
+    """
+    items = read_columns(star, "particles", [ITEM_ID])[ITEM_ID]
+    try:
+        return items.index(str(item_id)) + 1
+    except ValueError:
+        raise KeyError(f"there is no particle {item_id} in {star}") from None
+
+
+def is_fresh(path, star):
+    """Whether an inspection's file was made after the result that it shows."""
+    return (
+        os.path.exists(path)
+        and zipfile.is_zipfile(path)
+        and os.stat(path).st_mtime_ns > os.stat(star).st_mtime_ns
+    )
+
+
+def read_inspection(path):
+    """Read the file of :class:`Inspection`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Inspection(
+            arrays["image"],
+            arrays["templates"],
+            arrays["residual"],
+            [str(label) for label in arrays["labels"]],
+            arrays["cc"],
+            arrays["log_likelihood"],
+        )
