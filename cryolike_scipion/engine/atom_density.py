@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from .atoms import AtomModel, FormFactor
-from .gridding import kernel_plan, kernel_transform
+from .gridding import LEAST_CELLS, kernel_plan, kernel_transform
 from .polar_grid import fft_friendly
 
 _VOXELS_PER_WAVE = 4.0  # voxel = 1 / (4 k_max): Nyquist is at twice the band limit
@@ -82,7 +82,7 @@ def band_limited_density(model: AtomModel, k_max: float) -> Density:
     pixel_size = 1.0 / (_VOXELS_PER_WAVE * k_max)
     reach = float(np.max(np.linalg.norm(model.positions, axis=1)))
     half = (reach + _TAIL / k_max + max(form.extent for form in model.forms)) / pixel_size
-    size = fft_friendly(2 * int(np.ceil(half)), 2)
+    size = fft_friendly(max(2 * int(np.ceil(half)), LEAST_CELLS), 2)
     total = np.zeros((size, size, size // 2 + 1), dtype=np.complex64)
     mode = scipy.fft.fftfreq(size, 1.0 / size).astype(np.int64)
     step = 1.0 / (size * pixel_size)

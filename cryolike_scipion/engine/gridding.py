@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 _SAMPLES = 32  # per cell, for the transform of the kernel
 KERNEL_REACH = 10  # cells; more than half the width of the widest kernel
+LEAST_CELLS = 4 * KERNEL_REACH  # of an axis; finufft wants two kernels side by side
 
 
 def kernel_plan(

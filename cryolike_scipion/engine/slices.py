@@ -21,7 +21,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .gridding import KERNEL_REACH, kernel_plan, kernel_transform
+from .gridding import KERNEL_REACH, LEAST_CELLS, kernel_plan, kernel_transform
 from .polar_grid import PolarGrid, fft_friendly
 from .structures import Structure
 
@@ -62,11 +62,11 @@ class FourierVolume:
         self._complex = np.complex64 if dtype == torch.complex64 else np.complex128
         self._real = np.float32 if dtype == torch.complex64 else np.float64
         size = structure.density.shape[0]
-        self._fine = fft_friendly(2 * size, 2)
+        self._fine = fft_friendly(max(2 * size, LEAST_CELLS), 2)
         self._eps = _EPS[dtype] if eps is None else eps
         # Only the part of the grid that the kernel can reach from within the band is kept.
         reach = int(np.ceil(self.k_max * _BAND_SLACK * self.pixel_size * self._fine)) + KERNEL_REACH
-        self._kept = min(self._fine, 2 * reach)
+        self._kept = min(self._fine, max(2 * reach, LEAST_CELLS))
         self._grid = self._padded_transform(structure.density)
         self._plan = kernel_plan(2, (self._kept,) * 3, self._eps, self._complex)
 

@@ -6,6 +6,8 @@ matters then. On disk it is an HDF5 file that also holds the table of views.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from .errors import InputError
 from .views import ViewTable
 
 FORMAT = "cryolike-structure-1"
+INDEX = "templates.json"
 ATOM_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4", ".mrcs")
 _COMPRESSED = (".gz", ".bz2")
@@ -148,6 +151,29 @@ def read_structure(
         "atoms",
         model.description(),
     )
+
+
+def structure_files(paths: Iterable[str | Path]) -> list[Path]:
+    """The files that were meant: a folder made by the verb ``templates`` stands for its structures, in order.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no readable ``templates.json``.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        try:
+            entries = json.loads((path / INDEX).read_text(encoding="utf-8"))
+            files.extend([path / entry["file"] for entry in entries])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(
+                f"folder holds no readable {INDEX}", file=path, remedy="Give a folder that 'templates' made."
+            ) from None
+    return files
 
 
 def save(

@@ -5,10 +5,10 @@ A view is (rot, tilt) in degrees, RELION's convention: the structure is seen alo
 f(view)`` is the mean over the sphere of any f that has the symmetry of the table.
 
 A regular table holds HEALPix cells. With symmetry the asymmetric unit is the Dirichlet cell of a direction
-``p`` far from every axis, ``{v : v·p ≥ v·(g p) for every g}``. Kept are the cells whose centre lies in it; the
-weight of a kept cell is its own area within the unit plus the area of the cut cells nearer to it than to any
-other kept cell or to a mate of one. These areas (without symmetry, equal ones) are then changed as little as
-possible so that symmetric functions of low degree are integrated exactly.
+``p`` far from every axis, ``{v : v·p ≥ v·(g p) for every g}``. Kept are the cells whose centre lies in it;
+the weight of a kept cell is its own area within the unit plus the area of the cut cells nearer to it than to
+any other kept cell or to a mate of one. These areas (without symmetry, equal ones) are then changed as little
+as possible so that symmetric functions of low degree are integrated exactly.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def test_matrix_is_the_product_of_three_coordinate_rotations():
 
 
 def test_matrix_is_relions():
-    # relion_refine --print_symmetry_ops prints, for its 5-fold icosahedral element, Euler angles with the matrix.
+    # relion_refine --print_symmetry_ops prints Euler angles with each matrix; this is one of I3.
     np.testing.assert_allclose(
         matrix_from_euler(180.0, 63.4349488229, 0.0),
         [[-0.44721, 0, -0.89443], [0, -1, 0], [-0.89443, 0, 0.44721]],

@@ -27,7 +27,7 @@ ORDERS = {
     "I4": 60,
 }
 
-# Euler angles (degrees) of two generators of each group, as relion_refine 3.1.3 --print_symmetry_ops prints them.
+# Euler angles (degrees) of elements of each group, as relion_refine 3.1.3 --print_symmetry_ops has them.
 RELION_ELEMENTS = {
     "C7": [(0, 0, 51.4286)],
     "D2": [(0, 0, -180), (0, 180, 180)],
@@ -114,7 +114,7 @@ def test_names_have_one_spelling(given, expected):
 
 @pytest.mark.parametrize("name", ["", "C0", "C", "X", "I5", "D-2", "CI", "C1.5", "C4; rm"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
-    with pytest.raises(InputError, match="symmetry .* is not known.*C1.*I4"):
+    with pytest.raises(InputError, match=r"symmetry .* is not known.*C1.*I4"):
         symmetry.canonical(name)
 
 
