@@ -88,7 +88,7 @@ class FourierVolume:
         middle = slice((fine - self._kept) // 2, (fine + self._kept) // 2)
         return np.ascontiguousarray(transform[middle, middle, middle])
 
-    def at(self, frequencies: NDArray[np.float64]) -> NDArray[np.complexfloating]:
+    def at(self, frequencies: NDArray[np.float64]) -> NDArray:
         """F at frequencies (kx, ky, kz) in 1/Å, float64 [P, 3] -> complex [P]; 0 beyond the band limit."""
         values = np.zeros(len(frequencies), dtype=self._complex)
         limit = (self.k_max * _BAND_SLACK) ** 2

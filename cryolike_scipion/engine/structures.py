@@ -204,12 +204,12 @@ def save(
                 if value is not None:
                     handle.attrs[f"{prefix}.{name}"] = value
         group = handle.create_group("views")
-        for name, values, unit in (
+        for name, column, unit in (
             ("rot", views.rot_deg, "degree"),
             ("tilt", views.tilt_deg, "degree"),
             ("weight", views.weights, "1"),
         ):
-            group.create_dataset(name, data=values).attrs["unit"] = unit
+            group.create_dataset(name, data=column).attrs["unit"] = unit
         group.attrs["symmetry"] = views.symmetry
         group.attrs["step_deg"] = views.step_deg
         if views.nside is not None and views.cells is not None:

@@ -171,8 +171,9 @@ def view_table_from_file(path: str | Path, symmetry: str = "C1") -> ViewTable:
             f"views cannot be read ({reason})", file=path, remedy="Give a text or STAR file."
         ) from None
     columns = _star_columns(path, text) if path.suffix.lower() == ".star" else _text_columns(path, text)
+    rot, tilt, *rest = columns
     try:
-        return view_table(*columns, symmetry=symmetry)
+        return view_table(rot, tilt, rest[0] if rest else None, symmetry)
     except ValueError as error:
         raise InputError(
             str(error), file=path, remedy="Give one view a row: rot tilt [weight], degrees."
@@ -326,7 +327,7 @@ def _exact_at_low_degree(weights: NDArray[np.float64], mates: NDArray[np.float64
 
 
 def _text_columns(path: Path, text: str) -> list[list[float]]:
-    rows = []
+    rows: list[list[float]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split("#")[0].replace(",", " ").split()
         if not words:
