@@ -11,6 +11,7 @@ import re
 from pwem.emlib.image import ImageHandler
 
 _PLAIN = re.compile(r"/[A-Za-z0-9_./+:,=~-]+\Z")
+_SOURCE = "_source"
 STACK_EXTENSIONS = (".mrcs", ".mrc", ".st", ".ali", ".map")
 
 
@@ -53,10 +54,29 @@ class StackNames:
         if readable:
             link(path, name)
         else:
-            source = os.path.splitext(name)[0] + os.path.splitext(path)[1]
-            link(path, source)
-            ImageHandler().convertStack(source, name)
+            ImageHandler().convertStack(link_source(path, name), name)
         return name
+
+
+def link_source(source, name):
+    """Link `source` beside the file `name` that is made of it; return the link, which has a plain name."""
+    beside = os.path.splitext(name)[0] + _SOURCE + os.path.splitext(source)[1].lower()
+    link(source, beside)
+    return beside
+
+
+def user_files(folder):
+    """Return the files that were linked or made in `folder`, each with the user's file that it stands for."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    found = {}
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.islink(path):
+            stem = os.path.splitext(name)[0]
+            made = stem[: -len(_SOURCE)] if stem.endswith(_SOURCE) else None
+            stands_for = [each for each in names if made and os.path.splitext(each)[0] == made] or [name]
+            found.update({os.path.join(folder, each): os.path.realpath(path) for each in stands_for})
+    return found
 
 
 def link(source, name):

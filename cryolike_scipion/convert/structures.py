@@ -16,7 +16,7 @@ import numpy as np
 from pwem.emlib.image import ImageHandler
 from pwem.objects import AtomStruct, SetOfAtomStructs, SetOfVolumes, Volume
 
-from .locations import link, real_file
+from .locations import link, link_source, real_file
 
 MAP_EXTENSIONS = (".mrc", ".map")
 ATOM_EXTENSIONS = (".pdb", ".ent", ".cif", ".mmcif")
@@ -134,8 +134,7 @@ def _write(structure, stem):
         return name
     name = stem + ".mrc"
     if extension not in MAP_EXTENSIONS or structure.index:
-        source = stem + "_source" + extension
-        link(structure.source, source)
+        source = link_source(structure.source, name)
         if os.path.lexists(name):
             os.remove(name)
         ImageHandler().convert((structure.index or 1, source) if structure.index else source, name)
@@ -143,6 +142,7 @@ def _write(structure, stem):
     elif _same_pixel(structure.source, structure.pixel):
         link(structure.source, name)
     else:
+        link_source(structure.source, name)
         temporary = name + ".tmp"
         shutil.copyfile(structure.source, temporary)
         _set_pixel(temporary, structure.pixel)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 
 from pwem.protocols import EMProtocol
@@ -12,9 +14,12 @@ from pyworkflow.protocol.params import BooleanParam, StringParam
 
 from .. import Plugin, __version__
 from ..constants import INPUT_FOLDER, JOB_FILE, OUTPUT_LOG, RESULT_FOLDER
+from ..convert.locations import user_files
 from .form import form_errors, form_values
 
 _TAIL = 65536
+# The one line that the command line prints on bad input, and the same in its log.
+_MESSAGE = re.compile(r"^(?:cryolike-scipion \w+: |.* stopped: )(.*)$", re.MULTILINE)
 
 
 class ProtCryolikeBase(EMProtocol):
@@ -64,6 +69,7 @@ class ProtCryolikeBase(EMProtocol):
 
     def convertInputStep(self, key):
         """Write the engine's input and its job file."""
+        shutil.rmtree(self._inputFolder(), ignore_errors=True)
         job = {
             "version": __version__,
             "verb": self._verb,
@@ -80,14 +86,15 @@ class ProtCryolikeBase(EMProtocol):
         result = self._resultPath(self._resultFile)
         if os.path.exists(result):
             os.remove(result)
+        said = {path: _size(path) for path in (self.getStderrLog(), self._resultPath(OUTPUT_LOG))}
         try:
             Plugin.runEngine(
                 self, self._getExtraPath(JOB_FILE), self._usesGpu(), max(1, self.numberOfThreads.get())
             )
         except subprocess.CalledProcessError as error:
-            raise RuntimeError(self._engineMessage() or str(error)) from None
+            raise RuntimeError(self._engineMessage(said) or str(error)) from None
         if not os.path.exists(result):
-            raise RuntimeError(self._engineMessage() or f"The engine ended without writing {result}.")
+            raise RuntimeError(self._engineMessage(said) or f"The engine ended without writing {result}.")
 
     def createOutputStep(self, key):
         """Turn the engine's files into Scipion's output."""
@@ -127,20 +134,20 @@ class ProtCryolikeBase(EMProtocol):
         text = json.dumps(decisive, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
-    def _engineMessage(self):
-        """Return the engine's last line on standard error, with the user's file names for our links."""
-        marker = f"cryolike-scipion {self._verb}: "
-        lines = [line for line in _tail(self.getStderrLog()).splitlines() if line.startswith(marker)]
-        message = lines[-1][len(marker) :] if lines else ""
-        for link, source in sorted(self._linkedFiles().items(), reverse=True):
-            message = message.replace(os.path.abspath(link), source).replace(link, source)
-        return message
+    def _engineMessage(self, said):
+        """Return why the engine stopped, with the user's file names for our links; nothing if it did not say.
 
-    def _linkedFiles(self):
-        folder = self._inputFolder()
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        links = [os.path.join(folder, name) for name in names]
-        return {link: os.readlink(link) for link in links if os.path.islink(link)}
+        Parameters
+        ----------
+        said : dict
+            The standard error and the engine's log (a queue keeps the former elsewhere), each with its size
+            before this start.
+        """
+        found = [_MESSAGE.findall(_tail(path, start)) for path, start in said.items()]
+        message = next((lines[-1] for lines in found if lines), "")
+        for name, source in user_files(self._inputFolder()).items():
+            message = message.replace(os.path.abspath(name), source).replace(name, source)
+        return message
 
     # -------------------------- info --------------------------
 
@@ -165,9 +172,14 @@ def set_identity(items):
     return [items.getSize()] + file_identity(items.getFileName())
 
 
-def _tail(path):
+def _size(path):
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def _tail(path, start=0):
+    """Return the end of a text file, at most what was written after its first `start` bytes."""
     if not os.path.exists(path):
         return ""
     with open(path, "rb") as stream:
-        stream.seek(max(0, os.path.getsize(path) - _TAIL))
+        stream.seek(max(start, _size(path) - _TAIL))
         return stream.read().decode("utf-8", "replace")

@@ -137,8 +137,9 @@ class ProtCryolikeGenerateTemplates(ProtCryolikeBase):
         limit = f", to {self.resolution.get():g} Å resolution" if self.resolution.get() else ""
         return [
             f"Projections of {templates.getSize()} structures were prepared at "
-            f"{templates.getSamplingRate():.3f} Å per pixel in a box of {templates.getBox()} pixels{step}{limit} "
-            "with CryoLike [CryoLike2025], sampled on a polar Fourier grid by non-uniform FFTs [Barnett2019]."
+            f"{templates.getSamplingRate():.3f} Å per pixel in a box of {templates.getBox()} "
+            f"pixels{step}{limit} with CryoLike [CryoLike2025], sampled on a polar Fourier grid by "
+            "non-uniform FFTs [Barnett2019]."
         ]
 
     def _citations(self):

@@ -6,7 +6,7 @@ import mrcfile
 from pwem.objects import SetOfClasses3D, SetOfParticles
 from pyworkflow.protocol.params import EnumParam, PointerParam
 
-from ..constants import DENSITY_FILE, OUTPUT_STAR
+from ..constants import DENSITY_FILE, OUTPUT_REPORT, OUTPUT_STAR
 from ..convert.classes import add_empty_classes
 from ..convert.results import ParticleScores
 from ..convert.structures import write_structures
@@ -225,7 +225,9 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
     def _summary(self):
         if not hasattr(self, "outputParticles"):
             return self._progress() or ["Not run yet."]
-        return self.summaryVar.get("").splitlines()
+        report = self._resultPath(OUTPUT_REPORT)
+        lines = self.summaryVar.get("").splitlines()
+        return lines + [f"Plots: {report}"] if os.path.exists(report) else lines
 
     def _methods(self):
         if not hasattr(self, "outputParticles"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pwem.objects import AtomStruct, Particle, SetOfAtomStructs, SetOfVolumes, Volume
 
+from cryolike_scipion.convert.locations import user_files
 from cryolike_scipion.convert.structures import list_structures, write_structures
 
 from .scipion_sets import write_map
@@ -62,6 +63,7 @@ def test_a_map_is_linked_or_gets_scipions_pixel_size():
     assert os.path.islink(same)
     assert os.path.realpath(same) == os.path.realpath(odd)
     assert not os.path.islink(other)
+    assert user_files("in") == {same: os.path.realpath(odd), other: os.path.realpath(odd)}
     with mrcfile.open(other) as file:
         assert np.allclose(file.voxel_size.tolist(), 3.25)
         assert np.array_equal(file.data, mrcfile.read(odd))
