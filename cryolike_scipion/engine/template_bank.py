@@ -48,8 +48,8 @@ class TemplateBank:
     ) -> None:
         self.structure, self.grid, self.rule, self.scale, self.device = structure, grid, rule, scale, device
         self.n_orders = min(largest_ring_number(structure.radius, grid.k_max) + 1, grid.n_half)
-        self._dtype = torch.complex128 if double else torch.complex64
-        self._maker = SliceMaker(structure, grid, dtype=self._dtype, device=device)
+        self.dtype = torch.complex128 if double else torch.complex64
+        self._maker = SliceMaker(structure, grid, dtype=self.dtype, device=device)
 
     def slices(self, rotations: np.ndarray) -> Tensor:
         """Half-circle slices at full rotations [v, 3, 3]: complex [v, n, W/2]."""
@@ -57,7 +57,7 @@ class TemplateBank:
 
     def bytes_per_view(self) -> int:
         """Memory of one packed template."""
-        per = 8 if self._dtype == torch.complex64 else 16
+        per = 8 if self.dtype == torch.complex64 else 16
         return per * (self.n_orders * self.grid.n_radii + len(self.rule.radii) * self.rule.n_orders)
 
     def templates(self, table: ViewTable, index: np.ndarray | None = None) -> Templates:
