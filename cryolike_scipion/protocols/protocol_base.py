@@ -18,6 +18,7 @@ from ..convert.locations import user_files
 from .form import form_errors, form_values
 
 _TAIL = 65536
+_KILLED = (-9, 137)  # as Python and as a shell tell it
 # The one line that the command line prints on bad input, and the same in its log.
 _MESSAGE = re.compile(r"^(?:cryolike-scipion \w+: |.* stopped: )(.*)$", re.MULTILINE)
 
@@ -92,7 +93,7 @@ class ProtCryolikeBase(EMProtocol):
                 self, self._getExtraPath(JOB_FILE), self._usesGpu(), max(1, self.numberOfThreads.get())
             )
         except subprocess.CalledProcessError as error:
-            raise RuntimeError(self._engineMessage(said) or str(error)) from None
+            raise RuntimeError(self._engineMessage(said) or _how_it_ended(error.returncode)) from None
         if not os.path.exists(result):
             raise RuntimeError(self._engineMessage(said) or f"The engine ended without writing {result}.")
 
@@ -170,6 +171,15 @@ def file_identity(path):
 def set_identity(items):
     """Return what tells a Scipion set from another one, or from itself before it changed."""
     return [items.getSize()] + file_identity(items.getFileName())
+
+
+def _how_it_ended(status):
+    if status in _KILLED:
+        return (
+            "The engine was killed, most often for want of memory. Set a lower bound for the memory, then "
+            "continue: finished work is kept."
+        )
+    return f"The engine ended with status {status}; its last words are in the log."
 
 
 def _size(path):
