@@ -109,9 +109,7 @@ def _images(structure: Structure, box: int, pixel: float, count: int):
         "bfactor": np.zeros(count),
         "scale": np.ones(count),
     }
-    return noisy_images(clean, signal, truth, everyone, 3), {
-        k: torch.as_tensor(v) for k, v in arguments.items()
-    }
+    return noisy_images(clean, signal, truth, everyone, 3), {k: torch.as_tensor(v) for k, v in arguments.items()}
 
 
 def _best_time(work, repeats: int) -> float:
@@ -131,9 +129,7 @@ def time_ours(case: Case, repeats: int) -> tuple[float, PolarGrid, int]:
     n_inplane = fft_friendly(2 * bank.n_orders)
 
     def work() -> None:
-        search_grid(
-            images, templates, case.views.weights, case.shifts, n_inplane, ScalePrior(), grid, BlockSizes()
-        )
+        search_grid(images, templates, case.views.weights, case.shifts, n_inplane, ScalePrior(), grid, BlockSizes())
 
     return _best_time(work, repeats), grid, n_inplane
 
@@ -161,9 +157,7 @@ def quadrature_error(case: Case, grid: PolarGrid) -> float:
     found = []
     for rings, real in ((grid, torch.float32), (dense, torch.float64)):
         images = few.polar(rings, real)
-        maker = SliceMaker(
-            case.structure, rings, dtype=torch.complex64 if real == torch.float32 else torch.complex128
-        )
+        maker = SliceMaker(case.structure, rings, dtype=torch.complex64 if real == torch.float32 else torch.complex128)
         n_orders = rings.n_half
         templates = full_circle_orders(maker(rotations), n_orders).transpose(1, 2).contiguous()
         orders = image_orders(images.matched, rings, case.shifts.origins, n_orders)
@@ -188,13 +182,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(
-        f"{platform.machine()}, {_processor()}, {options.threads} threads; Python {platform.python_version()}, "
+        f"{platform.machine()}, {_processor()}, {options.threads} threads; "
+        f"Python {platform.python_version()}, "
         f"torch {torch.__version__}, cryolike-scipion {__version__}; float32, {options.images} images, "
         f"{options.shifts**2} shifts, views every {options.step:g}°; best of {options.repeats}.\n"
     )
-    print(
-        "| box | views | algorithm | radii × angles | µs per image × template × shift | ratio | error in cc |"
-    )
+    print("| box | views | algorithm | radii × angles | µs per image × template × shift | ratio | error in cc |")
     print("|---|---|---|---|---|---|---|")
     for box in options.boxes:
         case = Case(box, options.images, options.shifts, options.step)

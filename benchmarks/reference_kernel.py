@@ -42,14 +42,12 @@ def shifted_orders(images: Tensor, grid: PolarGrid, origins: Tensor) -> Tensor:
 
 
 def correlate(images: Tensor, templates: Tensor) -> Tensor:
-    """Inner products for every rotation, [m, s, v, w], from [m, s, n, q] and template transforms [v, n, q]."""
+    """Inner products [m, s, v, w] for every rotation, from [m, s, n, q] and template transforms [v, n, q]."""
     products = torch.einsum("msnq,vnq->msvq", images, templates)
     return torch.fft.ifft(products, dim=-1, norm="forward").real
 
 
-def search(
-    images: Tensor, templates: Tensor, grid: PolarGrid, origins: Tensor, batch: tuple[int, int]
-) -> Tensor:
+def search(images: Tensor, templates: Tensor, grid: PolarGrid, origins: Tensor, batch: tuple[int, int]) -> Tensor:
     """The largest inner product over rotations for every image, shift and template, [m, s, v].
 
     Parameters

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 
 from . import __version__
+from .constants import ENGINE_MODULES
 from .parameters import SUMMARIES, VERBS, Parameter, ParameterError, complete
 
 PROGRAM = "cryolike-scipion"
+_LOGGER = "cryolike_scipion"
 _PROGRESS_LOGGER = "cryolike_scipion.engine.progress"
 logger = logging.getLogger(__name__)
 
@@ -175,11 +177,7 @@ def _work(verb: str, parameters: Dict[str, Any]) -> int:
         from .engine.compute import use_threads
         from .engine.errors import InputError
     except ModuleNotFoundError as error:
-        return _refuse(
-            verb,
-            f"the Python package {error.name!r} is missing in {sys.executable}. "
-            "Install the engine: pip install 'scipion-em-cryolike[engine]'.",
-        )
+        return _refuse_missing(verb, error)
     progress = engine.Progress()
     try:
         _start_log(_log_file(verb, parameters), progress.shows_bar)
@@ -203,9 +201,11 @@ def _work(verb: str, parameters: Dict[str, Any]) -> int:
         print(f"{PROGRAM} {verb}: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     except Exception as error:  # whatever happens, the log says where
+        if isinstance(error, ModuleNotFoundError) and error.name in ENGINE_MODULES:
+            return _refuse_missing(verb, error)
         return _crash(verb, error)
     finally:
-        logging.shutdown()
+        _stop_log()
 
 
 def _log_file(verb: str, parameters: Dict[str, Any]) -> Optional[Path]:
@@ -237,13 +237,20 @@ def _start_log(path: Optional[Path], shows_bar: bool) -> None:
         file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         handlers.append(file)
-    root = logging.getLogger("cryolike_scipion")
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
+    root = logging.getLogger(_LOGGER)
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     root.propagate = False
+
+
+def _stop_log() -> None:
+    root = logging.getLogger(_LOGGER)
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.NOTSET)
+    root.propagate = True
 
 
 def _log_start(verb: str, parameters: Dict[str, Any], threads: int) -> None:
@@ -269,7 +276,7 @@ def _crash(verb: str, error: Exception) -> int:
     logger.debug("%s", traceback.format_exc())
     logs = [
         handler.baseFilename
-        for handler in logging.getLogger("cryolike_scipion").handlers
+        for handler in logging.getLogger(_LOGGER).handlers
         if isinstance(handler, logging.FileHandler)
     ]
     if logs:
@@ -281,6 +288,14 @@ def _crash(verb: str, error: Exception) -> int:
         f"{PROGRAM} {verb}: unexpected {type(error).__name__}: {_one_line(error)}. {where}", file=sys.stderr
     )
     return 1
+
+
+def _refuse_missing(verb: str, error: ModuleNotFoundError) -> int:
+    return _refuse(
+        verb,
+        f"the Python package {error.name!r} is missing in {sys.executable}. "
+        "Install the engine: pip install 'scipion-em-cryolike[engine]'.",
+    )
 
 
 def _refuse(verb: str, message: object) -> int:

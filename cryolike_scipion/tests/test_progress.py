@@ -18,7 +18,6 @@ class Clock:
 @pytest.fixture
 def lines(caplog):
     caplog.set_level(logging.INFO, logger="cryolike_scipion")
-    logging.getLogger("cryolike_scipion").propagate = True
     return lambda: [record.getMessage() for record in caplog.records]
 
 
