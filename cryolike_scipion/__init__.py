@@ -16,9 +16,7 @@ def __getattr__(name):
     try:
         import pwem  # noqa: F401
     except ModuleNotFoundError as error:
-        raise AttributeError(
-            f"module {__name__!r} has no Plugin, because Scipion is not here: {error}"
-        ) from None
+        raise AttributeError(f"module {__name__!r} has no Plugin, because Scipion is not here: {error}") from None
     from .plugin import Plugin
 
     globals()["Plugin"] = Plugin

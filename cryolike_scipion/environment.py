@@ -38,9 +38,7 @@ def environment_problem(home, package_folder):
     with open(marker) as stream:
         ready = json.load(stream)
     if ready["requirements"] != _REQUIREMENTS:
-        return (
-            f"The environment of the CryoLike engine in {home} was made for other versions of its packages."
-        )
+        return f"The environment of the CryoLike engine in {home} was made for other versions of its packages."
     if os.path.realpath(ready["link"]) != os.path.realpath(package_folder):
         return f"The environment of the CryoLike engine in {home} belongs to another copy of the plugin."
     return None
@@ -100,9 +98,7 @@ def find_python():
     for root in filter(None, roots):
         versions = os.path.join(root, "versions")
         if os.path.isdir(versions):
-            candidates += [
-                os.path.join(versions, name, "bin", "python") for name in sorted(os.listdir(versions))
-            ]
+            candidates += [os.path.join(versions, name, "bin", "python") for name in sorted(os.listdir(versions))]
     for candidate in candidates:
         if _python_version(candidate) >= _MINIMUM:
             return candidate

@@ -151,9 +151,7 @@ class Plugin(pwem.Plugin):
         python = cls.getEnginePython()
         prefix, program = ("", shlex.quote(python)) if python else (cls._activation(), "python")
         if maskGpu:
-            return "{}CUDA_VISIBLE_DEVICES=%(GPU)s {}".format(
-                prefix.replace("%", "%%"), program.replace("%", "%%")
-            )
+            return "{}CUDA_VISIBLE_DEVICES=%(GPU)s {}".format(prefix.replace("%", "%%"), program.replace("%", "%%"))
         return prefix + program
 
     @classmethod

@@ -53,11 +53,7 @@ def row_of_item(star, item_id):
 
 def is_fresh(path, star):
     """Whether an inspection's file was made after the result that it shows."""
-    return (
-        os.path.exists(path)
-        and zipfile.is_zipfile(path)
-        and os.stat(path).st_mtime_ns > os.stat(star).st_mtime_ns
-    )
+    return os.path.exists(path) and zipfile.is_zipfile(path) and os.stat(path).st_mtime_ns > os.stat(star).st_mtime_ns
 
 
 def read_inspection(path):

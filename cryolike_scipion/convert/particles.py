@@ -96,9 +96,7 @@ class _Rows:
     def record(self, item):
         """Return the texts of one particle, its matrix and its pixel size."""
         if not item.hasCTF():
-            raise ValueError(
-                f"Particle {item.getObjId()} has no CTF. Estimate it, or import the particles with it."
-            )
+            raise ValueError(f"Particle {item.getObjId()} has no CTF. Estimate it, or import the particles with it.")
         index, stack = item.getLocation()
         ctf = item.getCTF()
         pixel = item.getSamplingRate()
@@ -118,9 +116,7 @@ class _Rows:
         matrix = None
         if self._posed:
             if not item.hasTransform():
-                raise ValueError(
-                    f"Particle {item.getObjId()} has no pose, though its set says that it is aligned."
-                )
+                raise ValueError(f"Particle {item.getObjId()} has no pose, though its set says that it is aligned.")
             matrix = np.array(item.getTransform().getMatrix(), dtype=np.float64)
         return texts, matrix, pixel
 
@@ -129,9 +125,7 @@ class _Rows:
         if not self._posed:
             yield from (texts for texts, _, _ in block)
             return
-        poses = poses_from_transforms(
-            [matrix for _, matrix, _ in block], np.array([pixel for _, _, pixel in block])
-        )
+        poses = poses_from_transforms([matrix for _, matrix, _ in block], np.array([pixel for _, _, pixel in block]))
         for (texts, _, _), pose in zip(block, zip(*poses)):
             yield texts + [number(value) for value in pose]
 

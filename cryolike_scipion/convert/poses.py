@@ -24,9 +24,7 @@ def euler_matrices(rot, tilt, psi):
     ndarray, float64, [M, 3, 3]
         ``A = Rz(psi) Ry(tilt) Rz(rot)`` as coordinate rotations (RELION, ``Euler_angles2matrix``).
     """
-    alpha, beta, gamma = (
-        np.deg2rad(np.atleast_1d(np.asarray(angle, dtype=np.float64))) for angle in (rot, tilt, psi)
-    )
+    alpha, beta, gamma = (np.deg2rad(np.atleast_1d(np.asarray(angle, dtype=np.float64))) for angle in (rot, tilt, psi))
     ca, cb, cg = np.cos(alpha), np.cos(beta), np.cos(gamma)
     sa, sb, sg = np.sin(alpha), np.sin(beta), np.sin(gamma)
     rows = [

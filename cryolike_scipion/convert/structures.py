@@ -120,10 +120,7 @@ def write_structures(structures, folder):
         A plain file name a structure.
     """
     os.makedirs(folder, exist_ok=True)
-    return [
-        _write(structure, os.path.join(folder, f"structure{i + 1:03d}"))
-        for i, structure in enumerate(structures)
-    ]
+    return [_write(structure, os.path.join(folder, f"structure{i + 1:03d}")) for i, structure in enumerate(structures)]
 
 
 def _write(structure, stem):

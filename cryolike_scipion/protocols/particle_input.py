@@ -60,9 +60,7 @@ def particle_errors(particles, mask_diameter, resolution):
     dimensions = particles.getDimensions()
     if dimensions and dimensions[0] != dimensions[1]:
         width, height = dimensions[:2]
-        errors.append(
-            f"The particle images are not square ({width} x {height}). Extract them in square boxes."
-        )
+        errors.append(f"The particle images are not square ({width} x {height}). Extract them in square boxes.")
     width = pixel * (dimensions[0] if dimensions else 0)
     if width and mask_diameter and mask_diameter > width:
         errors.append(

@@ -89,9 +89,7 @@ class ProtCryolikeBase(EMProtocol):
             os.remove(result)
         said = {path: _size(path) for path in (self.getStderrLog(), self._resultPath(OUTPUT_LOG))}
         try:
-            Plugin.runEngine(
-                self, self._getExtraPath(JOB_FILE), self._usesGpu(), max(1, self.numberOfThreads.get())
-            )
+            Plugin.runEngine(self, self._getExtraPath(JOB_FILE), self._usesGpu(), max(1, self.numberOfThreads.get()))
         except subprocess.CalledProcessError as error:
             raise RuntimeError(self._engineMessage(said) or _how_it_ended(error.returncode)) from None
         if not os.path.exists(result):

@@ -57,9 +57,7 @@ class ProtCryolikeGenerateTemplates(ProtCryolikeBase):
             label="Particles",
             help="Only their box and pixel size are taken.",
         )
-        add_parameters(
-            form, "templates", _SIZE, condition="not sizeFromParticles", allowsNull=True, default=None
-        )
+        add_parameters(form, "templates", _SIZE, condition="not sizeFromParticles", allowsNull=True, default=None)
         form.addSection(label="Templates")
         add_parameters(form, "templates", ("symmetry",) + _VIEWS + ("resolution",))
         add_atoms(form, "templates")

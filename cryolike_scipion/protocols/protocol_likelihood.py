@@ -88,16 +88,12 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
         # A single broken image must not stop a set: it keeps its place and gets a status.
         add_parameters(form, "likelihood", ("bad_images",), default="flag")
         form.addSection(label="Likelihood")
-        add_parameters(
-            form, "likelihood", _MODEL + tuple(name for name in _RESOURCES if name != "bad_images")
-        )
+        add_parameters(form, "likelihood", _MODEL + tuple(name for name in _RESOURCES if name != "bad_images"))
         self._defineComputing(form)
 
     def _parameterNames(self):
         search = self.search.get()
-        names = (
-            ("search",) + (_GRID if search != _FIXED else ()) + (("local_range",) if search == _LOCAL else ())
-        )
+        names = ("search",) + (_GRID if search != _FIXED else ()) + (("local_range",) if search == _LOCAL else ())
         if self._fromStructures():
             names += ("symmetry",)
             names += ATOM_PARAMETERS if any(not each.is_map for each in self._structures()) else ()
@@ -110,8 +106,7 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
             structures = structures_identity(self._structures())
         else:
             structures = [
-                [item.getLabel(), item.getSymmetry()] + file_identity(item.getFileName())
-                for item in self._templates()
+                [item.getLabel(), item.getSymmetry()] + file_identity(item.getFileName()) for item in self._templates()
             ]
         return [set_identity(self.inputParticles.get()), structures]
 
@@ -183,8 +178,7 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
         priors = self.priors.get("").replace(",", " ").split()
         if not errors and len(priors) not in (0, self._countStructures()):
             errors.append(
-                f"There are {len(priors)} priors for {self._countStructures()} structures. Give one each, "
-                "or none."
+                f"There are {len(priors)} priors for {self._countStructures()} structures. Give one each, or none."
             )
         return errors
 

@@ -58,13 +58,9 @@ def structure_errors(structures, symmetries):
     for structure in structures:
         extension = os.path.splitext(structure.source)[1].lower()
         if not os.path.exists(structure.source):
-            errors.append(
-                f"The file of structure '{structure.label}' is missing: {structure.source}. Import it again."
-            )
+            errors.append(f"The file of structure '{structure.label}' is missing: {structure.source}. Import it again.")
         elif structure.is_map and structure.pixel <= 0:
-            errors.append(
-                f"Structure '{structure.label}' has no pixel size. Set it when importing the volume."
-            )
+            errors.append(f"Structure '{structure.label}' has no pixel size. Set it when importing the volume.")
         elif structure.is_map and len(set(structure.shape)) > 1:
             errors.append(
                 "Structure '{}' is not a cube ({}). Pad it to one.".format(
@@ -75,7 +71,6 @@ def structure_errors(structures, symmetries):
             errors.append(f"Structure '{structure.label}' is neither PDB nor mmCIF: {structure.source}.")
     if len(symmetries) not in (0, 1, len(structures)):
         errors.append(
-            f"There are {len(symmetries)} symmetries for {len(structures)} structures. Give one for all, "
-            "or one each."
+            f"There are {len(symmetries)} symmetries for {len(structures)} structures. Give one for all, or one each."
         )
     return errors

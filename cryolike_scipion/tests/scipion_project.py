@@ -7,6 +7,7 @@ import pyworkflow
 from pwem.protocols import ProtImportParticles, ProtImportPdb, ProtImportVolumes
 from pyworkflow.project import Manager
 from pyworkflow.protocol import MODE_RESUME
+from pyworkflow.viewer import DESKTOP_TKINTER
 
 
 class ScipionProject:
@@ -77,6 +78,14 @@ class ScipionProject:
                 "select parent_id, object_parent_id, object_child_id, name from Relations"
             ).fetchall()
 
+    def viewer(self, viewer_class, protocol):
+        """Return a viewer of a protocol, without its window."""
+        return viewer_class(project=self._project, protocol=protocol)
+
+    def viewers_of(self, target):
+        """Return the viewers that Scipion offers for an object."""
+        return self.domain.findViewers(target, DESKTOP_TKINTER)
+
     # ------------------------------------------------------------ imports
 
     def import_star(self, star, pixel, voltage=300.0, **values):
@@ -144,10 +153,7 @@ def columns(sqlite, table=""):
     """
     with sqlite3.connect(sqlite) as database:
         database.row_factory = sqlite3.Row
-        names = {
-            row["label_property"]: row["column_name"]
-            for row in database.execute(f"select * from {table}Classes")
-        }
+        names = {row["label_property"]: row["column_name"] for row in database.execute(f"select * from {table}Classes")}
         rows = database.execute(f"select * from {table}Objects order by id").fetchall()
     found = {label: [row[name] for row in rows] for label, name in names.items() if label != "self"}
     found["id"] = [row["id"] for row in rows]

@@ -10,6 +10,7 @@ import mrcfile
 import numpy as np
 import pytest
 from pwem.objects import SetOfClasses3D
+from pwem.protocols import ProtSetFilter
 
 from cryolike_scipion.convert.poses import euler_matrices, poses_from_transforms
 from cryolike_scipion.convert.star import read_columns
@@ -21,6 +22,8 @@ from cryolike_scipion.protocols import (
     ProtCryolikeLikelihood,
 )
 from cryolike_scipion.protocols.protocol_likelihood import FROM_STRUCTURES
+from cryolike_scipion.viewers import CryolikeLikelihoodViewer, CryolikeTemplatesViewer
+from cryolike_scipion.viewers.viewer_likelihood import SCORES
 
 from .helpers import shared_data
 from .scipion_project import ScipionProject, columns
@@ -28,6 +31,7 @@ from .scipion_sets import ODD_NAME, make_particles, star_subset
 
 PIXEL = 13.1
 ROWS = [3, 1, 2] + list(range(5, 22))
+POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
 COARSE = {"angularStep": 20.0, "maxShift": 26.2, "levels": 0, "numberOfThreads": 1}
 ODD_LABEL = "50S \"D\" 'one' $(touch oops) 100%s ä"
 PDB_LINE = "ATOM  %5d  %-3s ALA A%4d    %8.3f%8.3f%8.3f  1.00  0.00           %s\n"
@@ -77,8 +81,7 @@ def atoms(project):
             angle, height = 0.6 * number, 0.8 * (number - 150)
             radius = 60 + 20 * np.sin(0.05 * number)
             stream.write(
-                PDB_LINE
-                % (number + 1, "CA", number + 1, radius * np.cos(angle), radius * np.sin(angle), height, "C")
+                PDB_LINE % (number + 1, "CA", number + 1, radius * np.cos(angle), radius * np.sin(angle), height, "C")
             )
         stream.write("END\n")
     return project.import_atoms(os.path.abspath("helix.pdb"))
@@ -98,9 +101,7 @@ def templates(project, imported, volumes, atoms):
 
 @pytest.fixture(scope="module")
 def converted(project, imported):
-    return project.finish(
-        ProtCryolikeConvertParticles, inputParticles=(imported, "outputParticles"), numberOfThreads=1
-    )
+    return project.finish(ProtCryolikeConvertParticles, inputParticles=(imported, "outputParticles"), numberOfThreads=1)
 
 
 @pytest.fixture(scope="module")
@@ -212,11 +213,8 @@ def test_every_attribute_is_stored_and_is_the_engines(scored):
 
 def test_transforms_are_the_stars_poses(scored):
     table = columns(scored.outputParticles.getFileName())
-    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
-    rows = read_columns(engine_star(scored), "particles", names)
-    assert_same_poses(
-        stored_poses(table), np.array([[float(text) for text in rows[name]] for name in names]).T
-    )
+    rows = read_columns(engine_star(scored), "particles", POSE)
+    assert_same_poses(stored_poses(table), np.array([[float(text) for text in rows[name]] for name in POSE]).T)
     assert scored.outputParticles.hasAlignmentProj()
 
 
@@ -242,9 +240,7 @@ def test_classes_are_numbered_like_the_structures_and_empty_ones_stay(scored):
     assert list(found) == [1, 2, 3]
     assert found[1][0] == "50S_state_D"
     for number, (_, size, members) in found.items():
-        expected = [
-            each for each, best in zip(table["id"], table["_cryolike_bestStructure"]) if best == number
-        ]
+        expected = [each for each, best in zip(table["id"], table["_cryolike_bestStructure"]) if best == number]
         assert members == expected
         assert size == len(expected)
     assert found[3][1] == 0, "nothing is the helix"
@@ -256,9 +252,7 @@ def test_classes_are_numbered_like_the_structures_and_empty_ones_stay(scored):
 
 
 def test_most_particles_find_their_structure(data, scored):
-    truth = read_columns(str(data / "two_state_truth.star"), "particles", ["rlnClassNumber"])[
-        "rlnClassNumber"
-    ]
+    truth = read_columns(str(data / "two_state_truth.star"), "particles", ["rlnClassNumber"])["rlnClassNumber"]
     table = columns(scored.outputParticles.getFileName())
     right = [int(truth[row - 1]) == best for row, best in zip(ROWS, table["_cryolike_bestStructure"])]
     assert np.mean(right) >= 0.75
@@ -337,6 +331,42 @@ def test_disabled_particles_and_a_subset_of_templates(project, data, volumes, te
     assert len(read_columns(engine_star(protocol), "particles", ["cryolikeItemId"])["cryolikeItemId"]) == 3
 
 
+def test_scipions_filter_understands_our_columns_and_a_subset_keeps_its_coefficients(
+    project, converted, scored, volumes
+):
+    table = columns(scored.outputParticles.getFileName())
+    middle = float(np.median(table["_cryolike_logLikelihood"]))
+    good = project.finish(
+        ProtSetFilter,
+        inputSet=(scored, "outputParticles"),
+        formula=f"item._cryolike_logLikelihood.get() > {middle!r} and item._cryolike_status.get() == 'ok'",
+    )
+    kept = columns(good.outputParticles.getFileName())
+    assert kept["id"] == [item for item, value in zip(table["id"], table["_cryolike_logLikelihood"]) if value > middle]
+    places = dict(zip(table["id"], table["_cryolike_coefficients"]))
+    assert kept["_cryolike_coefficients"] == [places[item] for item in kept["id"]]
+    again = run_likelihood(project, (good, "outputParticles"), [(volumes, "outputVolumes")])
+    assert columns(again.outputParticles.getFileName())["id"] == kept["id"]
+
+
+def test_relion_export_keeps_scores_and_poses(scored):
+    from relion.convert import writeSetOfParticles
+
+    writeSetOfParticles(
+        scored.outputParticles,
+        "export.star",
+        extraLabels=["rlnLogLikeliContribution", "rlnMaxValueProbDistribution", "rlnClassNumber"],
+    )
+    names = ("rlnLogLikeliContribution", "rlnMaxValueProbDistribution", "rlnClassNumber") + POSE
+    theirs, ours = (
+        read_columns("export.star", "particles", names),
+        read_columns(engine_star(scored), "particles", names),
+    )
+    for name in names[:3]:
+        assert np.allclose([float(text) for text in theirs[name]], [float(text) for text in ours[name]], atol=1e-3)
+    assert_same_poses(*(np.array([[float(text) for text in each[name]] for name in POSE]).T for each in (theirs, ours)))
+
+
 def test_odd_names_of_files_and_labels(project, data):
     os.makedirs("odd dir", exist_ok=True)
     stack, odd_map = (
@@ -368,9 +398,7 @@ def test_one_structure_gives_no_classes(project, imported, data):
 
 
 def test_scipions_pixel_size_overrules_a_maps_header(project, imported, data):
-    with mrcfile.open(str(data / "50S_state_D.mrc")) as source, mrcfile.new(
-        "wrong.mrc", source.data
-    ) as wrong:
+    with mrcfile.open(str(data / "50S_state_D.mrc")) as source, mrcfile.new("wrong.mrc", source.data) as wrong:
         wrong.voxel_size = 1.0
     right = project.import_volumes(str(data / "50S_state_D.mrc"), PIXEL)
     wrong = project.import_volumes(os.path.abspath("wrong.mrc"), PIXEL)
@@ -445,13 +473,62 @@ def test_an_engine_that_cannot_read_a_map_names_the_users_file(project, imported
     assert "Traceback" not in message
 
 
+# ---------------------------------------------------------------- viewers
+
+
+@pytest.fixture()
+def viewer(project, scored):
+    viewer = project.viewer(CryolikeLikelihoodViewer, scored)
+    viewer.setProtocol(scored)
+    return viewer
+
+
+def test_scipion_offers_the_viewers(project, scored, templates):
+    assert CryolikeLikelihoodViewer in project.viewers_of(scored)
+    assert CryolikeTemplatesViewer in project.viewers_of(templates.outputTemplates)
+
+
+def test_every_score_has_its_histogram(viewer, scored):
+    for number in range(len(SCORES)):
+        viewer.score.set(number)
+        (plotter,) = viewer._showHistogram()
+        axes = plotter.getFigure().axes[0]
+        assert SCORES[number][1] in axes.get_xlabel()
+        assert sum(len(patch.get_xy()) > 0 for patch in axes.patches) >= 1
+
+
+def test_a_particle_is_shown_beside_its_templates(viewer, scored):
+    item = columns(scored.outputParticles.getFileName())["id"][3]
+    viewer.particleId.set(item)
+    (plotter,) = viewer._showParticle()
+    figure = plotter.getFigure()
+    assert len(figure.axes) == 3 * 3
+    particle, template, difference = (axes.images[0].get_array() for axes in figure.axes[:3])
+    assert particle.shape == template.shape == (32, 32)
+    assert np.allclose(difference, particle - template, atol=1e-4 * np.abs(particle).max())
+    cache = scored._getExtraPath("inspect", f"particle_{item}.npz")
+    made = os.stat(cache).st_mtime_ns
+    viewer._showParticle()
+    assert os.stat(cache).st_mtime_ns == made, "the second time needs no engine"
+
+
+def test_a_particle_that_is_not_there_is_told(viewer):
+    viewer.particleId.set(123456)
+    (message,) = viewer._showParticle()
+    assert "no particle 123456" in message._msg
+
+
+def test_templates_are_shown(project, templates):
+    shown = project.viewer(CryolikeTemplatesViewer, templates)._visualize(templates.outputTemplates)
+    assert len(shown) == 3
+    assert len(shown[0].getFigure().axes) == 30
+
+
 # ---------------------------------------------------------------- continuing
 
 
 def test_continuing_repeats_only_what_changed(project, imported, volumes):
-    protocol = run_likelihood(
-        project, (imported, "outputParticles"), [(volumes, "outputVolumes")], resolution=40.0
-    )
+    protocol = run_likelihood(project, (imported, "outputParticles"), [(volumes, "outputVolumes")], resolution=40.0)
     star = engine_star(protocol)
     first = os.stat(star).st_mtime_ns
     again = project.run(protocol, resume=True)

@@ -30,9 +30,7 @@ def drawn(figure):
 def inspection(count):
     images = np.random.default_rng(1).normal(size=(2 * count + 1, 16, 16))
     labels = [ODD_LABEL] + ["other"] * (count - 1)
-    return Inspection(
-        images[0], images[1 : count + 1], images[count + 1 :], labels, np.ones(count), np.ones(count)
-    )
+    return Inspection(images[0], images[1 : count + 1], images[count + 1 :], labels, np.ones(count), np.ones(count))
 
 
 def test_histogram_has_an_outline_a_structure():

@@ -105,10 +105,7 @@ def test_a_given_python_comes_first_and_is_quoted(variables, tmp_path):
 
 def test_a_wrong_python_is_named(variables):
     variables(CRYOLIKE_PYTHON="/no/such/python")
-    assert (
-        "CRYOLIKE_PYTHON is set to /no/such/python, which is not a program"
-        in Plugin.validateInstallation()[0]
-    )
+    assert "CRYOLIKE_PYTHON is set to /no/such/python, which is not a program" in Plugin.validateInstallation()[0]
 
 
 def test_activation_command(variables, without_own_engine, monkeypatch, tmp_path):
@@ -137,9 +134,7 @@ def test_engine_is_called_through_an_activation_command(variables, without_own_e
 
 
 def test_a_failing_engine_is_quoted(variables, tmp_path):
-    variables(
-        CRYOLIKE_PYTHON=make_program(tmp_path / "python", "echo first >&2\necho 'it broke.' >&2\nexit 2\n")
-    )
+    variables(CRYOLIKE_PYTHON=make_program(tmp_path / "python", "echo first >&2\necho 'it broke.' >&2\nexit 2\n"))
     with pytest.raises(RuntimeError, match=r"^it broke\.$"):
         Plugin.callEngine(["inspect"])
 

@@ -37,9 +37,7 @@ def test_order_labels_and_sizes_of_a_mixture():
     volumes.append(hidden)
     atoms = SetOfAtomStructs(filename="s.sqlite")
     atoms.append(AtomStruct(filename="model.cif"))
-    found = list_structures(
-        [AtomStruct(filename="x.pdb"), volumes, volume("a.mrc", 2.5, "odd $(x) %s"), atoms]
-    )
+    found = list_structures([AtomStruct(filename="x.pdb"), volumes, volume("a.mrc", 2.5, "odd $(x) %s"), atoms])
     assert [each.label for each in found] == ["x", "a", "b", "odd $(x) %s", "model"]
     assert [each.pixel for each in found] == [None, 2.0, 2.0, 2.5, None]
     assert [each.shape for each in found] == [(), (16, 16, 16), (20, 20, 20), (16, 16, 16), ()]
@@ -86,9 +84,7 @@ def test_atomic_structures_keep_their_extension():
     for name in ("m 1.CIF", "m.pdb"):
         with open(name, "w") as stream:
             stream.write("x")
-    names = write_structures(
-        list_structures([AtomStruct(filename="m 1.CIF"), AtomStruct(filename="m.pdb")]), "in"
-    )
+    names = write_structures(list_structures([AtomStruct(filename="m 1.CIF"), AtomStruct(filename="m.pdb")]), "in")
     assert names == [os.path.join("in", "structure001.cif"), os.path.join("in", "structure002.pdb")]
     assert all(os.path.exists(name) for name in names)
 

@@ -42,9 +42,7 @@ def volume(path="map.mrc", pixel=1.5):
 def likelihood(project, particles, structures=None, **values):
     protocol = project.new(ProtCryolikeLikelihood, structuresFrom=FROM_STRUCTURES, **values)
     protocol.inputParticles.set(particles)
-    protocol.inputStructures.set(
-        [Pointer(each) for each in (structures if structures is not None else [volume()])]
-    )
+    protocol.inputStructures.set([Pointer(each) for each in (structures if structures is not None else [volume()])])
     return protocol
 
 
@@ -82,9 +80,7 @@ def test_phase_flipped_particles(project):
 
 
 def test_pixel_size_zero(project):
-    assert "no pixel size" in errors(
-        likelihood(project, make_particles("zero.sqlite", [("stack.mrcs", 1)], pixel=0))
-    )
+    assert "no pixel size" in errors(likelihood(project, make_particles("zero.sqlite", [("stack.mrcs", 1)], pixel=0)))
     zero = make_particles("good.sqlite", [("stack.mrcs", 1)])
     assert "Structure 'map' has no pixel size" in errors(likelihood(project, zero, [volume(pixel=0.0)]))
 
@@ -94,9 +90,7 @@ def test_searches_that_start_from_poses_need_them(project, particles, search):
     from cryolike_scipion.parameters import get
 
     number = get("likelihood", "search").choices.index(search)
-    assert "projection alignment, or the exhaustive search" in errors(
-        likelihood(project, particles, search=number)
-    )
+    assert "projection alignment, or the exhaustive search" in errors(likelihood(project, particles, search=number))
     posed = make_particles("posed.sqlite", [("stack.mrcs", 3)], posed=True)
     assert errors(likelihood(project, posed, search=number)) == ""
 
@@ -115,15 +109,11 @@ def test_form_values_are_checked_with_their_names(project, particles):
 def test_structures(project, particles):
     write_map("flat.mrc", shape=(16, 16, 8))
     assert "no input structure" in errors(likelihood(project, particles, []))
-    assert "'flat' is not a cube (8 x 16 x 16)" in errors(
-        likelihood(project, particles, [volume("flat.mrc")])
-    )
+    assert "'flat' is not a cube (8 x 16 x 16)" in errors(likelihood(project, particles, [volume("flat.mrc")]))
     assert "is missing" in errors(likelihood(project, particles, [volume("gone.mrc")]))
     with open("model.txt", "w") as stream:
         stream.write("x")
-    assert "neither PDB nor mmCIF" in errors(
-        likelihood(project, particles, [AtomStruct(filename="model.txt")])
-    )
+    assert "neither PDB nor mmCIF" in errors(likelihood(project, particles, [AtomStruct(filename="model.txt")]))
     assert "2 symmetries for 1 structures" in errors(likelihood(project, particles, symmetry="C1 C4"))
     assert "2 priors for 1 structures" in errors(likelihood(project, particles, priors="1, 2"))
 

@@ -18,9 +18,7 @@ def draw_histogram(figure, values, title, unit):
     title, unit : text of the horizontal axis.
     """
     axes = figure.add_subplot(111)
-    everything = np.concatenate(
-        [np.asarray(each, dtype=np.float64) for each in values.values()] or [np.zeros(0)]
-    )
+    everything = np.concatenate([np.asarray(each, dtype=np.float64) for each in values.values()] or [np.zeros(0)])
     everything = everything[np.isfinite(everything)]
     if everything.size == 0:
         axes.text(0.5, 0.5, "no particle has this score", ha="center", transform=axes.transAxes)

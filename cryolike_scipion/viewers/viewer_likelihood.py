@@ -65,9 +65,7 @@ class CryolikeLikelihoodViewer(ProtocolViewer):
 
     def _byStructure(self, attribute):
         """Return label of a structure to the values of the particles that chose it."""
-        found = read_attributes(
-            self.protocol.outputParticles.getFileName(), [attribute, "_cryolike_bestStructure"]
-        )
+        found = read_attributes(self.protocol.outputParticles.getFileName(), [attribute, "_cryolike_bestStructure"])
         values = {label: [] for label in self.protocol._labels()}
         labels = list(values)
         for value, best in zip(found[attribute], found["_cryolike_bestStructure"]):
@@ -93,7 +91,5 @@ class CryolikeLikelihoodViewer(ProtocolViewer):
         path = os.path.join(folder, f"particle_{item}.npz")
         if not is_fresh(path, star):
             os.makedirs(folder, exist_ok=True)
-            Plugin.callEngine(
-                ["inspect", run, "--row", row_of_item(star, item), "--device", "cpu", "--out", path]
-            )
+            Plugin.callEngine(["inspect", run, "--row", row_of_item(star, item), "--device", "cpu", "--out", path])
         return read_inspection(path)

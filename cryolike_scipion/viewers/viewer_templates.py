@@ -32,8 +32,7 @@ class CryolikeTemplatesViewer(Viewer):
         ]
         return views or [
             self.errorMessage(
-                "No projections were written to look at. Run the node again with a preview "
-                "of more than 0 views.",
+                "No projections were written to look at. Run the node again with a preview of more than 0 views.",
                 "Templates",
             )
         ]
