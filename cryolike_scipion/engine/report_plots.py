@@ -20,9 +20,7 @@ def plain(label: str, length: int = 40) -> str:
     return " " + text if text.startswith("_") else text
 
 
-def score_histogram(
-    title: str, values: NDArray[np.float64], best: NDArray[np.int64], labels: list[str]
-) -> Figure:
+def score_histogram(title: str, values: NDArray[np.float64], best: NDArray[np.int64], labels: list[str]) -> Figure:
     """A histogram of one score, particles coloured by their best structure.
 
     Parameters
@@ -37,7 +35,7 @@ def score_histogram(
     if finite.any():
         edges = np.histogram_bin_edges(values[finite], bins=min(40, max(8, int(np.sqrt(finite.sum())))))
         groups = [values[finite & (best == k)] for k in range(len(labels))]
-        axis.hist(groups, bins=edges, stacked=True, color=_colours(len(labels)))
+        axis.hist(groups, bins=edges.tolist(), stacked=True, color=_colours(len(labels)))
     axis.set_xlabel(title)
     axis.set_ylabel("particles")
     _legend(figure, labels)
@@ -84,7 +82,7 @@ def population_shares(posteriors: NDArray[np.float64]) -> tuple[NDArray[np.float
 def posterior_histogram(chosen: NDArray[np.float64]) -> Figure:
     """Posterior of the best structure: how many particles are decided."""
     figure, axis = _figure()
-    axis.hist(chosen, bins=np.linspace(0, 1, 41), color=COLOURS[0])
+    axis.hist(chosen, bins=np.linspace(0, 1, 41).tolist(), color=COLOURS[0])
     axis.axvline(_DECIDED, color=COLOURS[1], lw=1)
     axis.set_title(f"{100 * decided(chosen):.0f} % of the particles above {_DECIDED:g}", fontsize=10)
     axis.set_xlabel("posterior of the best structure")
@@ -105,7 +103,7 @@ def log_odds(integrated: NDArray[np.float64], labels: list[str]) -> Figure:
     reach = float(np.quantile(np.abs(difference), 0.98)) if len(difference) else 1.0
     edges = np.linspace(-reach - 1e-9, reach + 1e-9, 41)
     clipped = np.clip(difference, edges[0], edges[-1])
-    axis.hist([clipped[clipped > 0], clipped[clipped <= 0]], bins=edges, stacked=True, color=_colours(2))
+    axis.hist([clipped[clipped > 0], clipped[clipped <= 0]], bins=edges.tolist(), stacked=True, color=_colours(2))
     axis.axvline(0, color="#222", lw=1)
     axis.set_xlabel(f"log-likelihood of {plain(labels[0], 16)} − {plain(labels[1], 16)} (nat)")
     axis.set_ylabel("particles")
@@ -144,7 +142,7 @@ def shift_distribution(origin_x: NDArray[np.float64], origin_y: NDArray[np.float
 
 def _figure(height: float = 2.9) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5, height), layout="constrained")
-    axis = figure.subplots()
+    axis = figure.add_subplot()
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     axis.tick_params(labelsize=8, color="#5c6b73")

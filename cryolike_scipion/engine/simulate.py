@@ -42,7 +42,8 @@ class HalfPlane:
     def indices(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column of each point in the array of :func:`torch.fft.rfft2`: two int64 [P]."""
         ky, kx = self._frequencies()
-        return np.nonzero(np.hypot(ky, kx) < self.k_max * (1 - 1e-12))
+        rows, columns = np.nonzero(np.hypot(ky, kx) < self.k_max * (1 - 1e-12))
+        return rows, columns
 
     def points(self) -> np.ndarray:
         """The points as (kx, ky), Å⁻¹: float64 [P, 2]."""
@@ -50,10 +51,11 @@ class HalfPlane:
         rows, columns = self.indices()
         return np.stack([kx[rows, columns], ky[rows, columns]], axis=-1)
 
-    def _frequencies(self) -> tuple[np.ndarray, ...]:
+    def _frequencies(self) -> tuple[np.ndarray, np.ndarray]:
         ky = np.fft.fftfreq(self.box, self.pixel_size)
         kx = np.fft.rfftfreq(self.box, self.pixel_size)
-        return np.meshgrid(ky, kx, indexing="ij")
+        rows, columns = np.meshgrid(ky, kx, indexing="ij")
+        return rows, columns
 
     def image(self, values: Tensor) -> Tensor:
         """Real images [m, y, x] from their Fourier transforms [m, P] about the centre pixel, index box // 2.

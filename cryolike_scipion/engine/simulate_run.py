@@ -186,7 +186,7 @@ def _write_star(path: Path, truth: Truth, plane: HalfPlane, optics: Optics, with
         "SphericalAberration": f"{optics.cs_mm:.6f}",
         "AmplitudeContrast": f"{optics.amplitude_contrast:.6f}",
     }
-    columns = {
+    columns: dict[str, list[str] | np.ndarray] = {
         "rlnImageName": [f"{row:06d}@{STACK}" for row in range(1, len(truth) + 1)],
         "rlnOpticsGroup": ["1"] * len(truth),
         "rlnDefocusU": truth.defocus_u,
@@ -209,8 +209,7 @@ def _write_star(path: Path, truth: Truth, plane: HalfPlane, optics: Optics, with
     lines += [" ".join(group.values()), "", "# version 30001", "", "data_particles", "", "loop_"]
     lines += [f"_{name} #{i}" for i, name in enumerate(columns, start=1)]
     texts = [
-        values if isinstance(values, list) else [f"{value:.4f}" for value in values]
-        for values in columns.values()
+        values if isinstance(values, list) else [f"{value:.4f}" for value in values] for values in columns.values()
     ]
     lines += [" ".join(row) for row in zip(*texts)]
     write_bytes(path, ("\n".join(lines) + "\n").encode())
