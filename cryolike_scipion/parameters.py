@@ -382,7 +382,7 @@ _INSPECT = (
     Parameter("landscape", "bool", default=False,
               help="Also compute the scores over all views and over shifts and rotations (slower)."),
     *_COMPUTE,
-    replace(_OUT, metavar="FILE", help="HDF5 file to write: particle, best templates, residual, score maps."))
+    replace(_OUT, metavar="FILE", help="NPZ file to write: particle, best templates, residual, score maps."))
 
 _REPORT = (
     _RUN_DIR,

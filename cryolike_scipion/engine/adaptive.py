@@ -1,9 +1,8 @@
 """Finer sampling where the mass is: cells of the pose grid are divided until the integral has converged.
 
-A cell is a view (a HEALPix cell or a patch of the tangent plane) times a shift (a square); in-plane angles come from an
-FFT, so all of them are always there, twice as many at every level. For each image the views and shifts that hold nearly
-all the mass are divided in four, and the cells of (chosen views) x (chosen shifts) are scored anew. The rest keeps the mass
-of the coarser level. Cells tile the grid, so the sum over all levels is one quadrature rule for the whole integral.
+In-plane angles come from an FFT, so all of them are always there. For each image the views and shifts that hold nearly all
+the mass are divided in four, and the cells of (chosen views) x (chosen shifts) are scored anew. The rest keeps the mass of the
+coarser level, so the sum over all levels is one quadrature rule for the whole integral.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor
 
 from .correlation import Templates, correlate, image_orders
-from .exhaustive import GridScores
 from .likelihood import ScalePrior
 from .polar_grid import PolarGrid, fft_friendly
 from .polar_images import PolarImages
+from .pose_cells import Cells, Confinement, Division, choose_cells
 from .pose_mass import PoseWindow, pose_mass
 from .rotations import matrix_from_euler
 from .row_sums import pick_rows, sum_rows
@@ -27,33 +26,7 @@ from .shifts import ShiftGrid, subdivide
 from .template_bank import TemplateBank
 from .views import ViewTable, children
 
-__all__ = ["Division", "Integral", "PoseSamples", "integrate"]
-
-
-@dataclass(frozen=True)
-class Division:
-    """How cells are chosen for division.
-
-    Attributes
-    ----------
-    levels : int
-        How many times cells may be divided.
-    tempering : float
-        Exponent of the masses while choosing, below one: a cell's centre underestimates a narrow peak inside it.
-    coverage : float
-        Fraction of the tempered mass that the chosen views (and the chosen shifts) hold.
-    max_views, max_shifts : int
-        Most views and shifts divided per image and level.
-    tolerance : float
-        Stop dividing an image when a level moved its log-likelihood by less, nat.
-    """
-
-    levels: int = 2
-    tempering: float = 0.7
-    coverage: float = 0.999
-    max_views: int = 96
-    max_shifts: int = 24
-    tolerance: float = 0.01
+__all__ = ["Integral", "PoseSamples", "integrate"]
 
 
 @dataclass(frozen=True)
@@ -101,25 +74,9 @@ class Integral:
     samples: list[PoseSamples] | None = None
 
 
-@dataclass
-class _Cells:
-    """State of one image: views and shifts of the current level with their masses, and what was left behind."""
-
-    views: np.ndarray
-    view_log_mass: np.ndarray
-    view_mean_log: np.ndarray
-    origins: np.ndarray
-    origin_log_mass: np.ndarray
-    left_log_mass: float
-    left_mean_log: float
-    total: float
-    change: float = np.inf
-    done: bool = False
-
-
 def integrate(
     images: PolarImages,
-    scores: GridScores,
+    cells: list[Cells],
     table: ViewTable,
     shifts: ShiftGrid,
     n_inplane: int,
@@ -128,38 +85,42 @@ def integrate(
     grid: PolarGrid,
     near: PoseWindow,
     division: Division = Division(),
+    confinement: Confinement | None = None,
     keep_samples: int = 0,
     max_bytes: float = 1e9,
 ) -> Integral:
-    """Integrate the likelihood over poses, starting from the scores of a grid.
+    """Integrate the likelihood over poses by dividing cells.
 
     Parameters
     ----------
-    images, scores, table, shifts, n_inplane
-        What `search_grid` was given and returned.
+    images : PolarImages
+    cells : list of Cells
+        From `cells_of_grid` or `cells_around`.
+    table, shifts, n_inplane
+        The grid that the cells are of.
     bank : TemplateBank
         Makes the templates of the finer views.
     prior, grid
     near : PoseWindow
         What counts as near the best pose.
     division : Division
+    confinement : Confinement, optional
+        Of a local search; its cells have no scores yet, so they are scored once before they are divided.
     keep_samples : int
         Number of heaviest poses to return per image.
     max_bytes : float
         Memory for the finer templates; images are worked on in groups that need no more.
     """
-    cells = [_start(scores, i, shifts) for i in range(len(images))]
-    result = _empty(len(images), keep_samples > 0)
-    step, inplane, level_table = shifts.step, n_inplane, table
-    n_shifts = len(shifts)
-    for level in range(max(1, division.levels)):
-        # Without levels the grid's own cells are scored once more, for the best pose and the mass around it.
-        divide = division.levels > 0
+    work = _Work(_empty(len(images), keep_samples > 0), images, bank, prior, grid, near, confinement, keep_samples)
+    step, inplane, level_table, n_shifts = shifts.step, n_inplane, table, len(shifts)
+    # Where cells have no scores, or none is to be divided, they are scored as they are.
+    passes = [False] * (confinement is not None or division.levels == 0) + [True] * division.levels
+    for divide in passes:
         active = [i for i, c in enumerate(cells) if not c.done]
         if not active:
             break
         split_shifts = divide and len(shifts) > 1
-        picks = {i: _choose_cells(cells[i], division, divide) for i in active}
+        picks = {i: choose_cells(cells[i], division if divide else None) for i in active}
         next_table = children(level_table, np.arange(len(level_table))) if divide else level_table
         if 360 / inplane > 1.6 * next_table.step_deg:
             inplane = fft_friendly(2 * inplane)
@@ -171,23 +132,19 @@ def integrate(
                 origins = cells[i].origins[chosen]
                 if split_shifts:
                     origins, _ = subdivide(origins, step)
-                position = np.searchsorted(union, views)
-                log_prior = np.log(next_table.weights[views]) - np.log(n_shifts * inplane)
-                _score(
-                    result, cells[i], i, images.take(slice(i, i + 1)), templates.take(torch.from_numpy(position)),
-                    next_table, views, origins, inplane, log_prior, prior, grid, near, keep_samples,
-                )
+                position = torch.from_numpy(np.searchsorted(union, views))
+                log_prior = np.log(next_table.weights[views]) - np.log(n_shifts)
+                work.score(cells[i], i, templates.take(position), next_table, views, origins, inplane, log_prior)
+                cells[i].done = divide and abs(cells[i].change) < division.tolerance
         if split_shifts:
             step = (step[0] / 2, step[1] / 2)
         level_table = next_table
-        for i in active:
-            cells[i].done = abs(cells[i].change) < division.tolerance
     for i, c in enumerate(cells):
-        result.log[i], result.change[i] = c.total, c.change
+        work.result.log[i], work.result.change[i] = c.total, c.change
         parts = np.append(c.view_log_mass, c.left_log_mass)
         means = np.append(c.view_mean_log, c.left_mean_log)
-        result.mean_log[i] = np.sum(np.exp(parts - c.total) * means)
-    return result
+        work.result.mean_log[i] = np.sum(np.exp(parts - c.total) * means)
+    return work.result
 
 
 def _empty(count: int, samples: bool) -> Integral:
@@ -196,51 +153,6 @@ def _empty(count: int, samples: bool) -> Integral:
         zeros.copy(), zeros.copy(), zeros.copy(), zeros.copy(), np.zeros((count, 3, 3)), np.zeros((count, 2)),
         np.full(count, -np.inf), [PoseSamples(zeros, zeros, zeros)] * count if samples else None,
     )
-
-
-def _start(scores: GridScores, i: int, shifts: ShiftGrid) -> _Cells:
-    mass = scores.log_mass[i].cpu().numpy()
-    held = np.flatnonzero(np.isfinite(mass))
-    return _Cells(
-        views=held,
-        view_log_mass=mass[held],
-        view_mean_log=scores.mean_log[i].cpu().numpy()[held],
-        origins=shifts.origins,
-        origin_log_mass=scores.shift_log_mass[i].cpu().numpy(),
-        left_log_mass=-np.inf,
-        left_mean_log=0.0,
-        total=float(np.logaddexp.reduce(mass[held])),
-    )
-
-
-def _heaviest(log_mass: np.ndarray, division: Division, most: int) -> np.ndarray:
-    """Indices of the entries that hold ``coverage`` of the tempered mass, heaviest first."""
-    order = np.argsort(-log_mass, kind="stable")
-    tempered = np.exp(division.tempering * (log_mass[order] - log_mass[order[0]]))
-    share = np.cumsum(tempered) / tempered.sum()
-    count = int(np.searchsorted(share, division.coverage)) + 1
-    return order[: min(count, most)]
-
-
-def _choose_cells(cells: _Cells, division: Division, divide: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Pick views and shifts; what is not picked moves to the mass left behind. Returns view ids and shift indices."""
-    views = _heaviest(cells.view_log_mass, division, division.max_views)
-    origins = np.sort(_heaviest(cells.origin_log_mass, division, division.max_shifts))
-    rest = np.ones(len(cells.views), dtype=bool)
-    rest[views] = False
-    all_shifts = np.logaddexp.reduce(cells.origin_log_mass)
-    share = np.exp(np.logaddexp.reduce(cells.origin_log_mass[origins]) - all_shifts)
-    with np.errstate(divide="ignore"):
-        outside = cells.view_log_mass[views] + np.log(max(1.0 - share, 0.0))
-    masses = np.concatenate([[cells.left_log_mass], cells.view_log_mass[rest], outside])
-    means = np.concatenate([[cells.left_mean_log], cells.view_mean_log[rest], cells.view_mean_log[views]])
-    cells.left_log_mass = float(np.logaddexp.reduce(masses))
-    if np.isfinite(cells.left_log_mass):
-        cells.left_mean_log = float(np.sum(np.exp(masses - cells.left_log_mass) * means))
-    chosen = np.sort(cells.views[views])
-    if divide:
-        chosen = (4 * chosen[:, None] + np.arange(4)).reshape(-1)
-    return chosen, origins
 
 
 def _groups(active: list[int], picks: dict, most: float):
@@ -257,51 +169,86 @@ def _groups(active: list[int], picks: dict, most: float):
     yield group, union
 
 
-def _score(
-    result: Integral, cells: _Cells, i: int, image: PolarImages, templates: Templates, table: ViewTable,
-    views: np.ndarray, origins: np.ndarray, inplane: int, log_prior: np.ndarray, prior: ScalePrior, grid: PolarGrid,
-    near: PoseWindow, keep_samples: int,
-) -> None:
-    """Score all poses of (views x origins x in-plane angles) for one image and take them over."""
-    orders = image_orders(image.matched, grid, origins, templates.orders.shape[1])
-    b = correlate(orders, templates.orders, inplane)  # [o, v, g]
-    known = grid_evidence(image, templates, prior, inplane)
-    highest, where = b.max(dim=2)
-    peak = known.mean_evidence.expand((0, slice(None), 0)).log_ratio(highest - known.offset[0, :, 0])
-    weighted = peak + torch.as_tensor(log_prior, dtype=peak.dtype)
-    # Of the rows whose peak lies below a twentieth of the average row's only a sample is summed.
-    threshold = torch.logsumexp(weighted.flatten(), 0) - float(np.log(20.0 * weighted.numel()))
-    (oi, vi), stands_for = pick_rows(weighted, threshold, screen=True)
-    reference = float(peak.max())
-    sums, weights = sum_rows(
-        b[oi, vi] - known.offset[0, vi], known.evidence.expand(0).expand(vi), torch.full_like(highest[oi, vi], reference)
-    )
-    row_prior = torch.exp(torch.as_tensor(log_prior)[vi] - float(log_prior.max()))
-    scale = reference + float(log_prior.max())
-    mass = sums.mass * stands_for * row_prior
-    by_view = torch.zeros(len(views), dtype=torch.float64).index_add_(0, vi, mass)
-    moment = torch.zeros(len(views), dtype=torch.float64).index_add_(0, vi, sums.first_moment * stands_for * row_prior)
-    by_origin = torch.zeros(len(origins), dtype=torch.float64).index_add_(0, oi, mass)
-    with np.errstate(divide="ignore"):
-        cells.view_log_mass = scale + np.log(by_view.numpy())
-        cells.origin_log_mass = scale + np.log(by_origin.numpy())
-    cells.view_mean_log = (moment / by_view.clamp_min(1e-300)).numpy()
-    cells.views, cells.origins = views, origins
-    total = float(np.logaddexp(cells.left_log_mass, scale + float(torch.log(by_view.sum()))))
-    cells.change, cells.total = total - cells.total, total
+@dataclass
+class _Work:
+    """What all images of one `integrate` share."""
 
-    o, v = np.unravel_index(int(peak.argmax()), tuple(peak.shape))
-    rotation = matrix_from_euler(table.rot_deg[views[v]], table.tilt_deg[views[v]], 360.0 * int(where[o, v]) / inplane)
-    result.rotation[i], result.origin[i], result.best[i] = rotation, origins[o], reference
-    at_zero = matrix_from_euler(table.rot_deg[views], table.tilt_deg[views], 0.0)
-    inside = pose_mass(
-        weights * (stands_for * row_prior)[:, None], at_zero, vi.numpy(), origins[oi.numpy()], table.symmetry, rotation,
-        origins[o], near,
-    )
-    result.pose_mass[i] = inside * np.exp(scale - total)
-    if keep_samples and result.samples is not None:
-        result.samples[i] = _samples(weights * row_prior[:, None], b[oi, vi] - known.offset[0, vi], known.power[0, vi],
-                                     log_prior[vi.numpy()], keep_samples)
+    result: Integral
+    images: PolarImages
+    bank: TemplateBank
+    prior: ScalePrior
+    grid: PolarGrid
+    near: PoseWindow
+    confinement: Confinement | None
+    keep_samples: int
+
+    def score(
+        self, cells: Cells, i: int, templates: Templates, table: ViewTable, views: np.ndarray, origins: np.ndarray,
+        inplane: int, log_prior: np.ndarray,
+    ) -> None:
+        """Score all poses of (views x origins x in-plane angles) for image i and take them over.
+
+        ``log_prior`` [v] is that of a whole row (view and origin); in-plane angles share it.
+        """
+        image = self.images.take(slice(i, i + 1))
+        orders = image_orders(image.matched, self.grid, origins, templates.orders.shape[1])
+        known = grid_evidence(image, templates, self.prior, inplane)
+        b = correlate(orders, templates.orders, inplane) - known.offset[0][None]  # [o, v, g]
+        at_zero = matrix_from_euler(table.rot_deg[views], table.tilt_deg[views], 0.0)
+        if self.confinement is None:
+            allowed = None
+            log_prior = log_prior - np.log(inplane)
+            highest, where = b.max(dim=2)
+        else:
+            allowed = torch.from_numpy(self.confinement.inplane(i, at_zero, inplane))
+            log_prior = log_prior - self.confinement.log_views[i] - np.log(allowed.sum(dim=1).numpy())
+            highest, where = b.masked_fill(~allowed, float("-inf")).max(dim=2)
+        peak = known.mean_evidence.expand((0, slice(None), 0)).log_ratio(highest)
+        weighted = peak + torch.as_tensor(log_prior, dtype=peak.dtype)
+        # Of the rows whose peak lies below a twentieth of the average row's only a sample is summed.
+        threshold = torch.logsumexp(weighted.flatten(), 0) - float(np.log(20.0 * weighted.numel()))
+        (oi, vi), stands_for = pick_rows(weighted, threshold, screen=True)
+        reference = float(peak.max())
+        chosen = b[oi, vi]
+        sums, weights = sum_rows(
+            chosen, known.evidence.expand(0).expand(vi), torch.full_like(highest[oi, vi], reference),
+            None if allowed is None else allowed[vi],
+        )
+        row_prior = torch.exp(torch.as_tensor(log_prior)[vi] - float(log_prior.max()))
+        scale = reference + float(log_prior.max())
+        row_weight = stands_for * row_prior
+        self._take_over(cells, scale, sums.mass * row_weight, sums.first_moment * row_weight, vi, oi, views, origins)
+
+        o, v = np.unravel_index(int(peak.argmax()), tuple(peak.shape))
+        psi = 360.0 * int(where[o, v]) / inplane
+        rotation = matrix_from_euler(table.rot_deg[views[v]], table.tilt_deg[views[v]], psi)
+        self.result.rotation[i], self.result.origin[i], self.result.best[i] = rotation, origins[o], reference
+        inside = pose_mass(
+            weights * row_weight[:, None], at_zero, vi.numpy(), origins[oi.numpy()], self.bank.structure.symmetry, rotation,
+            origins[o], self.near,
+        )
+        self.result.pose_mass[i] = inside * np.exp(scale - cells.total)
+        if self.result.samples is not None:
+            self.result.samples[i] = _samples(
+                weights * row_prior[:, None], chosen, known.power[0, vi], log_prior[vi.numpy()], self.keep_samples
+            )
+
+    @staticmethod
+    def _take_over(
+        cells: Cells, scale: float, mass: Tensor, moment: Tensor, vi: Tensor, oi: Tensor, views: np.ndarray,
+        origins: np.ndarray,
+    ) -> None:
+        """Make the scored views and origins the image's cells; masses are relative to exp(scale)."""
+        by_view = torch.zeros(len(views), dtype=torch.float64).index_add_(0, vi, mass)
+        by_moment = torch.zeros(len(views), dtype=torch.float64).index_add_(0, vi, moment)
+        by_origin = torch.zeros(len(origins), dtype=torch.float64).index_add_(0, oi, mass)
+        with np.errstate(divide="ignore"):
+            cells.view_log_mass = scale + np.log(by_view.numpy())
+            cells.origin_log_mass = scale + np.log(by_origin.numpy())
+        cells.view_mean_log = (by_moment / by_view.clamp_min(1e-300)).numpy()
+        cells.views, cells.origins = views, origins
+        total = float(np.logaddexp(cells.left_log_mass, scale + float(torch.log(by_view.sum()))))
+        cells.change, cells.total = total - cells.total, total
 
 
 def _samples(weights: Tensor, b: Tensor, power: Tensor, log_prior: np.ndarray, count: int) -> PoseSamples:

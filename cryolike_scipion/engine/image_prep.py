@@ -13,6 +13,8 @@ import torch
 from scipy.special import j1
 from torch import Tensor
 
+from .errors import InputError
+
 __all__ = ["BandNorm", "ImageSettings", "band_norm", "prepare", "soft_disc"]
 
 
@@ -89,9 +91,9 @@ def prepare(images: Tensor, signs: Tensor, settings: ImageSettings, pixel_size: 
     diameter = settings.background_diameter or settings.mask_diameter or box * pixel_size
     outside = distance_from_centre(box, images.device) > diameter / 2 / pixel_size
     if int(outside.sum()) < 32:
-        raise ValueError(
-            f"a background diameter of {diameter:g} Å leaves {int(outside.sum())} pixels of the {box}-pixel box as "
-            "background; choose a smaller one"
+        raise InputError(
+            f"outside a background diameter of {diameter:g} Å only {int(outside.sum())} pixels of the box are left",
+            remedy="Give a smaller --background-diameter or --mask-diameter, or --no-normalise.",
         )
     background = images[:, outside].double()
     mean = background.mean(dim=1)

@@ -23,7 +23,7 @@ from .likelihood import degrees_of_freedom
 from .polar_grid import PolarGrid
 from .template_power import PowerRule, power_weights
 
-__all__ = ["PolarImages", "Window", "padded_size", "polar_images", "transform_to_polar"]
+__all__ = ["PolarImages", "Window", "offset_weights", "padded_size", "polar_images", "transform_to_polar"]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def polar_images(
     return PolarImages(
         matched=transform_to_polar(matched, grid, pixel_size),
         power=power_weights(rule, arguments),
-        offset=_offset_weights(mask**2, settings, arguments, grid, window, pixel_size),
+        offset=offset_weights(settings, box, pixel_size, arguments, grid, window),
         image_power=norm.image,
         cross_power=norm.cross,
         mask_power=norm.mask,
@@ -181,20 +181,25 @@ def _filter(spectrum, arguments, box, padded, window, pixel_size, dtype) -> Tens
     return cut * soft_disc(2 * reach + 1, radius, edge, spectrum.device).to(dtype)
 
 
-def _offset_weights(squared_mask, settings, arguments, grid, window, pixel_size) -> Tensor:
-    """See `PolarImages.offset`.
+def offset_weights(
+    settings: ImageSettings, box: int, pixel_size: float, arguments: dict[str, Tensor], grid: PolarGrid, window: Window
+) -> Tensor:
+    """See `PolarImages.offset`: float32 [m, n].
 
     Where there is no mask the box is replaced by the window: both are one wherever the template is, so that their
     inner products with it agree, and the window's transform dies off quickly.
     """
+    device = arguments["voltage_kv"].device
     if settings.mask_diameter is None:
         reach = int(np.ceil((window.radius + 2 * window.edge) / pixel_size))
         squared_mask = soft_disc(2 * reach + 1, window.radius / pixel_size, 2 * window.edge / pixel_size)
+    else:
+        squared_mask = mask_of(settings, box, pixel_size) ** 2
     ring = PolarGrid(grid.radii, grid.weights, 4, grid.k_max)
-    profile = transform_to_polar(squared_mask[None].double().cpu(), ring, pixel_size, 1e-9)[0].real.mean(dim=1)
-    radii = torch.as_tensor(grid.radii, device=squared_mask.device)[:, None]
-    theta = torch.as_tensor(np.pi * np.arange(16) / 16, device=squared_mask.device)
+    profile = transform_to_polar(squared_mask[None], ring, pixel_size, 1e-9)[0].real.mean(dim=1).to(device)
+    radii = torch.as_tensor(grid.radii, device=device)[:, None]
+    theta = torch.as_tensor(np.pi * np.arange(16) / 16, device=device)
     columns = {key: value[:, None, None] for key, value in arguments.items()}
     mean = ctf(radii, theta, **columns).mean(dim=-1)
-    weights = torch.as_tensor(grid.weights, device=mean.device)
-    return (mean * weights * profile.to(mean)).float()
+    weights = torch.as_tensor(grid.weights, device=device)
+    return (mean * weights * profile).float()

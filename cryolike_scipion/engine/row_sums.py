@@ -58,7 +58,9 @@ def pick_rows(peak: Tensor, threshold: Tensor | float, screen: bool) -> tuple[tu
     return index, stands_for
 
 
-def sum_rows(b: Tensor, evidence: Evidence, reference: Tensor) -> tuple[RowSums, Tensor]:
+def sum_rows(
+    b: Tensor, evidence: Evidence, reference: Tensor, allowed: Tensor | None = None
+) -> tuple[RowSums, Tensor]:
     """Sum rows over in-plane angles.
 
     Parameters
@@ -69,6 +71,8 @@ def sum_rows(b: Tensor, evidence: Evidence, reference: Tensor) -> tuple[RowSums,
         Fields [r, 1] or [r, g].
     reference : Tensor [r]
         Log-ratio to which the sums are relative.
+    allowed : bool Tensor [r, g], optional
+        In-plane angles that count.
 
     Returns
     -------
@@ -76,4 +80,6 @@ def sum_rows(b: Tensor, evidence: Evidence, reference: Tensor) -> tuple[RowSums,
     """
     logs, positive = evidence.log_ratio_and_positive(b)
     weights = torch.exp(logs - reference[:, None]) * positive
+    if allowed is not None:
+        weights = torch.where(allowed, weights, weights.new_zeros(()))
     return RowSums(weights.sum(dim=1).double(), (weights * logs).sum(dim=1).double()), weights

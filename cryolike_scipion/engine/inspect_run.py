@@ -1,0 +1,168 @@
+"""The verb ``inspect``: one particle beside its best templates, and its score landscape, for viewers."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .atomic import atomic_path
+from .conversion import convert
+from .correlation import correlate, image_orders
+from .ctf import ctf
+from .errors import InputError
+from .image_prep import mask_of, prepare
+from .image_stacks import OK, read_images
+from .likelihood import ScalePrior
+from .likelihood_setup import Setup, prepare_run
+from .particles import Particles
+from .progress import Progress
+from .results import Results, load_results
+from .rotations import matrix_from_euler
+from .scoring import grid_evidence
+from .simulate import HalfPlane
+from .slices import SliceMaker
+from .structures import Structure
+from .template_power import ctf_arguments
+
+__all__ = ["posed_templates", "run"]
+
+logger = logging.getLogger(__name__)
+
+_VIEWS_AT_ONCE = 128
+
+
+def run(parameters: dict[str, Any], progress: Progress) -> None:
+    """Write an NPZ file with
+
+    ``image`` [N, N] as it was compared, ``templates`` [K, N, N] at the best poses, behind the CTF and on the image's grey
+    scale, ``residual`` [K, N, N], ``labels`` [K], ``cc``, ``log_likelihood``, ``structure_posterior`` [K], ``pixel_size``,
+    ``best_structure`` (from 1), and with ``landscape`` per structure K ``view_rot_K``, ``view_tilt_K``, ``view_score_K`` (best
+    log-ratio of each view, nat), ``shift_K`` [o, 2] (Å), ``inplane_K`` (degrees) and ``shift_inplane_score_K`` [o, g] (best
+    log-ratio over views).
+
+    Raises
+    ------
+    InputError
+        If the folder holds no result, the row is not in it, or the image could not be scored.
+    """
+    folder = Path(parameters["run"])
+    results = load_results(folder)
+    place = _place(results, parameters["row"], folder)
+    given = dict(results.parameters)
+    scale_prior = given.pop("scale_prior")
+    given.pop("polar")
+    setup = prepare_run(given, parameters["device"])
+    progress.start(len(setup.structures) + 1, "inspect", "structures")
+    arrays = _compare(results, setup, place)
+    progress.update(1)
+    if parameters["landscape"]:
+        prior = ScalePrior(**scale_prior["groups"][str(setup.particles.optics_index[place])])
+        for k in range(len(setup.structures)):
+            arrays.update(_landscape(setup, place, k, prior))
+            progress.update(1)
+    progress.close()
+    with atomic_path(Path(parameters["out"])) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    logger.info("particle %d: %s", parameters["row"], parameters["out"])
+
+
+def _place(results: Results, row: int, folder: Path) -> int:
+    count = results.integrated.shape[1]
+    if row > count:
+        raise InputError(f"row {row} is beyond the {count} particles", folder, remedy="Give a smaller --row.")
+    if results.status[row - 1] != OK:
+        raise InputError(f"the image of row {row} could not be scored", folder, remedy="Choose another --row.")
+    return row - 1
+
+
+def posed_templates(structure: Structure, particles: Particles, index: int, rotation: np.ndarray, origin: np.ndarray,
+                    k_max: float) -> np.ndarray:
+    """The projection of a structure behind the CTF of one particle: float64 [N, N], density · Å.
+
+    Parameters
+    ----------
+    rotation : float64 [3, 3]
+    origin : float64 [2]
+        Å.
+    k_max : float
+        Band limit, 1/Å.
+    """
+    group = particles.optics[particles.optics_index[index]]
+    plane = HalfPlane(group.box, group.pixel_size, min(k_max, 0.5 / group.pixel_size))
+    points = torch.as_tensor(plane.points())
+    slices = SliceMaker(structure, plane.points())(rotation[None]).to(torch.complex128)
+    transfer = ctf(
+        torch.hypot(points[:, 0], points[:, 1]),
+        torch.atan2(points[:, 1], points[:, 0]),
+        **ctf_arguments(particles, np.array([index])),
+    )
+    phase = 2 * torch.pi * (points @ torch.as_tensor(origin, dtype=torch.float64))
+    return plane.image(slices * transfer * torch.polar(torch.ones_like(phase), phase))[0].numpy()
+
+
+def _compare(results: Results, setup: Setup, place: int) -> dict[str, np.ndarray]:
+    particles, settings = setup.particles, setup.settings
+    group = particles.optics[particles.optics_index[place]]
+    raw, status, problems = read_images(particles, np.array([place]))
+    if status[0] != OK:
+        raise InputError(str(problems[0]))
+    sign = torch.as_tensor(particles.sign[[place]])
+    image = prepare(torch.as_tensor(raw), sign, settings.images, group.pixel_size)[0].double()
+    mask = mask_of(settings.images, group.box, group.pixel_size)
+    shown = (image * mask).numpy()
+    templates = []
+    for k, structure in enumerate(setup.structures):
+        rotation = matrix_from_euler(results.rot[k, place], results.tilt[k, place], results.psi[k, place])
+        origin = np.array([results.origin_x[k, place], results.origin_y[k, place]])
+        template = posed_templates(structure, particles, place, rotation, origin, settings.k_max)
+        templates.append(_on_scale_of(shown, template * mask.numpy(), mask.numpy()))
+    stack = np.array(templates)
+    return {
+        "image": shown,
+        "templates": stack,
+        "residual": shown[None] - stack,
+        "labels": np.array(results.labels),
+        "cc": results.cc[:, place],
+        "log_likelihood": results.integrated[:, place],
+        "structure_posterior": results.structure_posterior[:, place],
+        "best_structure": np.array(results.best_structure[place]),
+        "pixel_size": np.array(group.pixel_size),
+    }
+
+
+def _on_scale_of(image: np.ndarray, template: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The template times the scale, plus the offset, that fit the image best (least squares)."""
+    design = np.stack([template.ravel(), mask.ravel()], axis=1)
+    fit, *_ = np.linalg.lstsq(design, image.ravel(), rcond=None)
+    return (design @ fit).reshape(image.shape)
+
+
+def _landscape(setup: Setup, place: int, k: int, prior: ScalePrior) -> dict[str, np.ndarray]:
+    """Best log-ratios over the first grid of one structure, by view and by shift and in-plane angle."""
+    table, bank = setup.tables[k], setup.banks[k]
+    images = convert(setup.particles, np.array([place]), setup.settings, setup.rule, "stop", setup.cache, setup.device).images
+    assert images is not None
+    orders = image_orders(images.matched, setup.settings.grid, setup.shifts.origins, bank.n_orders)
+    by_view = np.zeros(len(table))
+    by_shift = np.full((len(setup.shifts), setup.n_inplane), -np.inf)
+    for start in range(0, len(table), _VIEWS_AT_ONCE):
+        index = np.arange(start, min(start + _VIEWS_AT_ONCE, len(table)))
+        templates = bank.templates(table, index)
+        known = grid_evidence(images, templates, prior, setup.n_inplane)
+        b = correlate(orders, templates.orders, setup.n_inplane) - known.offset[0][None]
+        logs = known.evidence.expand(0).log_ratio(b)
+        by_view[index] = logs.amax(dim=(0, 2)).numpy()
+        by_shift = np.maximum(by_shift, logs.amax(dim=1).numpy())
+    number = f"{k + 1:03d}"
+    return {
+        f"view_rot_{number}": table.rot_deg,
+        f"view_tilt_{number}": table.tilt_deg,
+        f"view_score_{number}": by_view,
+        f"shift_{number}": setup.shifts.origins,
+        f"inplane_{number}": 360.0 * np.arange(setup.n_inplane) / setup.n_inplane,
+        f"shift_inplane_score_{number}": by_shift,
+    }

@@ -1,0 +1,240 @@
+"""The verb ``likelihood``: particles against structures, by chunks that survive an interruption."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import torch
+
+from .. import __version__
+from .atomic import atomic_path
+from .chunks import ChunkStore, Manifest
+from .errors import InputError
+from .exhaustive import BlockSizes
+from .fingerprint import particles_identity
+from .image_stacks import OK, STATUS_NAMES
+from .likelihood import ScalePrior
+from .likelihood_chunk import TemplateCache, pilot_images, score_chunk
+from .likelihood_setup import Setup, prepare_run
+from .memory import Budget, budget
+from .optima import KEEP, tensor_bytes
+from .particle_star import write_particles
+from .progress import Progress
+from .report_run import REPORT, write_report
+from .results import Quantity, Results, columns_for_star
+from .scale_prior import learn_scale
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+# Parameters that say where and how fast, not what.
+_FREE = frozenset({"out", "device", "threads", "memory", "batch_images", "batch_templates", "restart", "rows", "particles",
+                   "structures", "root"})
+_START_INFORMATION = 100.0  # tau² <T,T> of the prior with which the pilot is searched
+_SMALL_GROUP = 30
+
+
+def run(parameters: dict[str, Any], progress: Progress) -> None:
+    """Score particles and write ``particles.star``, ``matrix.npy``, ``scores.h5``, ``structures/`` and ``report.html``.
+
+    Parameters
+    ----------
+    parameters : dict
+        Completed parameters of the verb ``likelihood``.
+    progress : Progress
+        Counts particles times structures.
+
+    Raises
+    ------
+    InputError
+        If particles or structures cannot be used, or an image is bad and ``bad_images`` is "stop".
+    """
+    out = Path(parameters["out"])
+    setup = prepare_run(parameters, parameters["device"])
+    _describe(setup)
+    limits = budget(parameters, setup)
+    _refuse_large_tensor(parameters["keep"], setup, limits)
+    decides = {
+        "engine": __version__,
+        "parameters": {key: value for key, value in parameters.items() if key not in _FREE},
+        "particles": particles_identity(setup.particles),
+        "structures": [vars(entry) | {"source": ""} for entry in setup.entries],
+        "polar": setup.settings.plain(),
+    }
+    boundaries = list(range(0, len(setup.particles), limits.chunk)) + [len(setup.particles)]
+    with Manifest.open(out, decides, boundaries, versions=_versions(), restart=parameters["restart"]) as manifest:
+        results = _score(setup, manifest, parameters, limits, progress)
+        _write(out, setup, results, parameters)
+        manifest.finish()
+    _conclude(out, results)
+
+
+def _score(
+    setup: Setup, manifest: Manifest, parameters: dict[str, Any], limits: Budget, progress: Progress
+) -> Results:
+    store = ChunkStore(manifest)
+    templates = TemplateCache(setup, limits.templates)
+    blocks = BlockSizes(limits.block_images, limits.block_views)
+    if store.missing() and manifest.scale_prior is None:
+        manifest.set_scale_prior(_learn(setup, parameters, templates, blocks, limits, progress))
+    priors = {int(g): ScalePrior(**values) for g, values in (manifest.scale_prior or {}).get("groups", {}).items()}
+    count = len(setup.structures)
+    missing = set(store.missing())
+    finished = sum(len(r) for i, r in enumerate(manifest.ranges) if i not in missing)
+    progress.start(len(setup.particles) * count, "likelihood", "comparisons", finished * count)
+    parts = []
+    for i, rows in enumerate(manifest.ranges):
+        if i in missing:
+            arrays = score_chunk(
+                setup, np.asarray(rows), priors, templates, blocks, parameters["keep"], progress.update, limits.fine
+            )
+            store.write(i, arrays)
+        parts.append(store.read(i))
+    progress.close()
+    results = Results.from_chunks(setup.entries, parts, parameters["priors"])
+    results.identify(setup.particles)
+    results.parameters = parameters | {"scale_prior": manifest.scale_prior, "polar": setup.settings.plain()}
+    results.versions = manifest.versions
+    _grids(results, setup)
+    results.extras["integrated_change"] = Quantity(
+        np.concatenate([p["integrated_change"] for p in parts], axis=1), "nat",
+        "change of the integrated log-likelihood by the last level of sampling: an estimate of its error "
+        "[structures × particles]",
+    )
+    for name in sorted({name for p in parts for name in p if name.startswith("keep_")}):
+        results.extras[name] = Quantity(
+            np.concatenate([p[name] for p in parts]), "1", _meaning_of_kept(parameters["keep"], "value" in name)
+        )
+    return results
+
+
+def _learn(
+    setup: Setup, parameters: dict[str, Any], templates: TemplateCache, blocks: BlockSizes, limits: Budget,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Learn the scale prior of every optics group from its first readable particles, evenly spaced over the set."""
+    groups = setup.particles.optics_index
+    names = np.unique(groups)
+    if parameters["scale"] == "free":
+        return {"kind": "free", "groups": {str(g): {"flat": True} for g in names}}
+    wide = ScalePrior(0.0, float(np.sqrt(_START_INFORMATION / 0.5)))
+    chosen = {int(g): _spread(np.flatnonzero(groups == g), parameters["pilot"]) for g in names}
+    total = sum(len(rows) for rows in chosen.values()) * len(setup.structures)
+    progress.start(total, "learning the scale", "comparisons")
+    images = {
+        g: [
+            image
+            for start in range(0, len(rows), limits.chunk)
+            for image in pilot_images(
+                setup, rows[start : start + limits.chunk], wide, templates, blocks, limits.fine, progress.update
+            )
+        ]
+        for g, rows in chosen.items()
+    }
+    progress.close()
+    pooled = learn_scale([image for some in images.values() for image in some], wide)
+    learned = {}
+    for g, some in images.items():
+        fit = learn_scale(some, wide) if len(some) >= _SMALL_GROUP else pooled
+        learned[str(g)] = {"mu": fit.prior.mu, "tau": fit.prior.tau}
+        logger.info(
+            "scale of optics group %s: mean %.4g, width %.3g of the noise, from %d particles (%.0f %% of them informative)",
+            setup.particles.optics[g].name, fit.prior.mu, fit.prior.tau, fit.images, 100 * fit.particle_fraction,
+        )
+    return {"kind": "learned", "groups": learned}
+
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count`` rows and a third of a larger set's, evenly spaced."""
+    count = min(count, max(_SMALL_GROUP, len(rows) // 3), len(rows))
+    return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
+
+
+def _grids(results: Results, setup: Setup) -> None:
+    grids = results.grids
+    grids["shift"] = Quantity(setup.shifts.origins, "angstrom", "origins (x, y) of the first grid [shifts × 2]")
+    psi = 360.0 * np.arange(setup.n_inplane) / setup.n_inplane
+    grids["inplane"] = Quantity(psi, "degree", "in-plane angles psi of the first grid")
+    for k, table in enumerate(setup.tables, start=1):
+        views = np.stack([table.rot_deg, table.tilt_deg], axis=1)
+        grids[f"views_{k:03d}"] = Quantity(views, "degree", f"rot and tilt of the views of structure {k} [views × 2]")
+        grids[f"view_weights_{k:03d}"] = Quantity(table.weights, "1", "prior of each view; sums to 1")
+    grids["radii"] = Quantity(setup.settings.grid.radii, "1/angstrom", "radial nodes of the polar grid")
+    grids["radial_weights"] = Quantity(setup.settings.grid.weights, "1/angstrom²", "quadrature weights of the radial nodes")
+
+
+def _meaning_of_kept(keep: str, value: bool) -> str:
+    left = "views, shifts, in-plane angles" if not KEEP[keep] else ", ".join(
+        name for axis, name in (("v", "views"), ("o", "shifts"), ("g", "in-plane angles")) if axis not in KEEP[keep]
+    )
+    over = {"v": "views", "o": "shifts", "g": "in-plane angles"}
+    best = f"best over {', '.join(over[a] for a in over if a in KEEP[keep])}" if KEEP[keep] else "all"
+    what = "cross-correlation" if value else "flat index of the best"
+    return f"{what} of one structure, {best} [particles, {left}]"
+
+
+def _write(out: Path, setup: Setup, results: Results, parameters: dict[str, Any]) -> None:
+    (out / "structures").mkdir(exist_ok=True)
+    for k, structure in enumerate(setup.structures, start=1):
+        with atomic_path(out / "structures" / f"{k:03d}.mrc") as temporary, mrcfile.new(temporary, overwrite=True) as file:
+            file.set_data(np.asarray(structure.density, dtype=np.float32))
+            file.voxel_size = structure.pixel_size
+    results.save(out)
+    write_report(results, out / REPORT, out.resolve().name)
+    write_particles(out / "particles.star", setup.particles, columns_for_star(results, setup.particles))
+
+
+def _refuse_large_tensor(keep: str, setup: Setup, limits: Budget) -> None:
+    if keep == "pose":
+        return
+    if setup.search != "exhaustive":
+        raise InputError(f"--keep {keep} needs the grid of an exhaustive search", remedy="Use --search exhaustive.")
+    size = sum(
+        tensor_bytes(keep, len(setup.particles), len(table), len(setup.shifts), setup.n_inplane) for table in setup.tables
+    )
+    if size > limits.total:
+        raise InputError(
+            f"--keep {keep} would hold {size / 2**30:.1f} GiB, more than the memory bound of {limits.total / 2**30:.1f} GiB",
+            remedy="Keep less, score fewer --rows or a coarser grid, or raise --memory.",
+        )
+
+
+def _versions() -> dict[str, str]:
+    import finufft
+
+    return {
+        "cryolike-scipion": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "finufft": finufft.__version__,
+    }
+
+
+def _describe(setup: Setup) -> None:
+    table, grid = setup.tables[0], setup.settings.grid
+    logger.info("%d particles against %d structures, %s search", len(setup.particles), len(setup.structures), setup.search)
+    logger.info(
+        "to %.2f Å: %d radii, %d in-plane angles, %d views (%.2f°), %d shifts (within %.1f Å); %d finer levels",
+        1 / grid.k_max, grid.n_radii, setup.n_inplane, len(table), table.step_deg, len(setup.shifts), setup.shifts.reach,
+        setup.division.levels,
+    )
+
+
+def _conclude(out: Path, results: Results) -> None:
+    good = results.status == OK
+    for label, n in zip(results.labels, np.bincount(results.best_structure, minlength=len(results.labels) + 1)[1:]):
+        logger.info("%s: %d particles", label, n)
+    if not good.all():
+        counts = np.bincount(results.status, minlength=len(STATUS_NAMES))
+        found = ", ".join(f"{n} {name}" for n, name in zip(counts[1:], STATUS_NAMES[1:]) if n)
+        logger.warning("%d of %d images could not be scored: %s", int((~good).sum()), len(good), found)
+    if good.any() and float(np.median(results.of_best("cc")[good])) < 0:
+        logger.warning("most particles correlate negatively with their best projections: try --invert")
+    logger.info("results: %s", out)

@@ -1,0 +1,282 @@
+"""What a likelihood run compares with what, on which grids: all choices made once, before the first image is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import symmetry
+from .coefficient_store import CoefficientCache
+from .errors import InputError
+from .fingerprint import file_sha256
+from .image_prep import ImageSettings, soft_disc
+from .particles import Particles, read_particles
+from .polar_grid import fft_friendly, inplane_count, largest_ring_number
+from .polar_images import Window
+from .polar_settings import PolarSettings
+from .pose_cells import Division
+from .pose_mass import PoseWindow
+from .results import StructureEntry
+from .shifts import ShiftGrid, grid_by_count, grid_by_radius
+from .structures import Structure, load, read_structure, structure_files
+from .template_bank import TemplateBank, mean_band_power
+from .template_power import PowerRule, ctf_arguments, power_rule
+from .views import ViewTable, healpix_views
+
+__all__ = ["Setup", "image_settings", "parse_rows", "prepare_run"]
+
+logger = logging.getLogger(__name__)
+
+# Views are this fraction of the finest detail's turn apart: a step moves the rim of the particle by 0.5/k_max.
+_STEP_PER_DETAIL = 0.5
+_COARSEST_STEP, _FINEST_STEP = 7.5, 1.5
+_SOFT_VOXELS = 2.0
+_SCALE_VIEWS = 200
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run, ready to score particles.
+
+    Attributes
+    ----------
+    particles : Particles
+        The rows to score.
+    structures : list of Structure
+        Cut softly at their radius.
+    entries : list of StructureEntry
+    banks : list of TemplateBank
+        One per structure, all on one grey scale.
+    tables : list of ViewTable
+        Views of the first grid, per structure.
+    settings : PolarSettings
+    rule : PowerRule
+    shifts : ShiftGrid
+    n_inplane : int
+    near : PoseWindow
+    division : Division
+    search : str
+        "exhaustive", "local" or "fixed".
+    local_range : float
+        Degrees.
+    cache : CoefficientCache or None
+    bad_images : str
+    device : str
+    """
+
+    particles: Particles
+    structures: list[Structure]
+    entries: list[StructureEntry]
+    banks: list[TemplateBank]
+    tables: list[ViewTable]
+    settings: PolarSettings
+    rule: PowerRule
+    shifts: ShiftGrid
+    n_inplane: int
+    near: PoseWindow
+    division: Division
+    search: str
+    local_range: float
+    cache: CoefficientCache | None
+    bad_images: str
+    device: str
+
+
+def parse_rows(text: str | None, count: int) -> np.ndarray:
+    """Indices (from 0) of rows ``A:B`` (from 1, both included; either end may be open).
+
+    Raises
+    ------
+    InputError
+        If the text is no range, or the range holds no row.
+    """
+    if text is None:
+        return np.arange(count)
+    first, colon, last = text.partition(":")
+    try:
+        begin = int(first) if first.strip() else 1
+        end = (int(last) if last.strip() else count) if colon else begin
+    except ValueError:
+        raise InputError(f"rows {text!r} is no range", remedy="Give A:B, such as 1:1000.") from None
+    if not 1 <= begin <= end or begin > count:
+        raise InputError(f"rows {text!r} hold none of the {count} particles", remedy=f"Give a range within 1:{count}.")
+    return np.arange(begin - 1, min(end, count))
+
+
+def image_settings(parameters: dict[str, Any], pixel_size: float) -> ImageSettings:
+    """Image preparation of a run; the mask's edge is 5 % of its diameter, at least three pixels."""
+    diameter = parameters["mask_diameter"]
+    return ImageSettings(
+        invert=parameters["invert"],
+        normalise=not parameters["no_normalise"],
+        background_diameter=parameters["background_diameter"],
+        mask_diameter=diameter,
+        mask_edge=0.0 if diameter is None else max(0.05 * diameter, 3 * pixel_size),
+    )
+
+
+def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
+    """Read the tables and structures and decide the grids.
+
+    Raises
+    ------
+    InputError
+        If particles or structures cannot be used.
+    """
+    particles = read_particles(
+        parameters["particles"],
+        root=parameters["root"],
+        pixel_size=parameters["pixel"],
+        amplitude_contrast=parameters["amplitude_contrast"],
+    )
+    particles = particles.take(parse_rows(parameters["rows"], len(particles)))
+    search = parameters["search"]
+    if search != "exhaustive" and not particles.has_pose:
+        raise InputError(
+            f"a {search} search starts from poses, but the particles have none",
+            file=particles.source,
+            remedy="Use --search exhaustive, or give a file with rlnAngleRot, rlnAngleTilt and rlnAnglePsi.",
+        )
+    coarsest = max(group.pixel_size for group in particles.optics)
+    k_max = 0.5 / coarsest
+    if parameters["resolution"] is not None:
+        k_max = min(k_max, 1 / parameters["resolution"])
+    structures, entries, tables = _structures(parameters, k_max)
+    k_max = min([k_max] + [s.k_max for s in structures])
+    structures = [_cut(s, k_max) for s in structures]
+    radius = max(s.radius for s in structures)
+    box = max(group.box * group.pixel_size for group in particles.optics)
+    shifts = _shifts(parameters, box, coarsest)
+    images = image_settings(parameters, coarsest)
+    settings = _settings(parameters, particles, k_max, radius, shifts, images, coarsest)
+    rule = power_rule(settings.grid, radius, ctf_arguments(particles, np.arange(len(particles))))
+    banks = _banks(structures, settings, rule, device, parameters["precision"] == "double")
+    tables = [_views(parameters, s, stored, k_max) for s, stored in zip(structures, tables)]
+    if search == "local":
+        tables = [healpix_views(table.step_deg * 1.001) if len(symmetry.rotations(s.symmetry)) > 1 else table
+                  for table, s in zip(tables, structures)]
+    orders = max(bank.n_orders for bank in banks)
+    n_inplane = max(inplane_count(orders - 1), fft_friendly(int(np.ceil(360 / (1.6 * max(t.step_deg for t in tables))))))
+    cache = CoefficientCache(settings, particles.source.parent) if particles.coefficients else None
+    return Setup(
+        particles, structures, entries, banks, tables, settings, rule, shifts, n_inplane,
+        PoseWindow(parameters["posterior_angle"], parameters["posterior_shift"] * coarsest),
+        Division(levels=parameters["levels"]), search, parameters["local_range"], cache, parameters["bad_images"], device,
+    )
+
+
+def one_each(values: list[Any] | None, count: int, what: str) -> list[Any]:
+    """One value per structure: all given, or one for all.
+
+    Raises
+    ------
+    InputError
+        If the numbers do not fit.
+    """
+    if not values:
+        return [None] * count
+    if len(values) not in (1, count):
+        raise InputError(f"{len(values)} {what} for {count} structures", remedy="Give one for all, or one each.")
+    return list(values) * (count if len(values) == 1 else 1)
+
+
+def _structures(parameters, k_max) -> tuple[list[Structure], list[StructureEntry], list[ViewTable | None]]:
+    paths = structure_files(parameters["structures"])
+    labels = one_each(parameters["labels"], len(paths), "labels")
+    if parameters["labels"] and len(parameters["labels"]) != len(paths):
+        raise InputError(f"{len(parameters['labels'])} labels for {len(paths)} structures", remedy="Give one each.")
+    groups = one_each(parameters["symmetry"], len(paths), "symmetries")
+    structures, entries, tables = [], [], []
+    for path, label, group in zip(paths, labels, groups):
+        ready = path.suffix.lower() == ".h5"
+        # A structure made ready has its own symmetry; C1 is only the default of the option.
+        structure = read_structure(
+            path,
+            symmetry=None if ready and symmetry.canonical(group) == "C1" else group,
+            label=label,
+            k_max=k_max,
+            atom_model=parameters["atom_model"],
+            atom_radius=parameters["atom_radius"],
+            residue_model=parameters["residue_model"],
+            select=parameters["select"],
+        )
+        structures.append(structure)
+        entries.append(StructureEntry(structure.label, str(path), structure.symmetry, file_sha256(path)))
+        stored = load(path)[1] if ready else None
+        tables.append(stored if stored is not None and stored.symmetry == structure.symmetry else None)
+    return structures, entries, tables
+
+
+def _cut(structure: Structure, k_max: float) -> Structure:
+    """The structure within its radius, with a soft edge of two voxels outside it.
+
+    What lies beyond (for a map: less than 1e-4 of its power) would need more angular orders than the grid has.
+    """
+    edge = _SOFT_VOXELS
+    radius = min(structure.radius / structure.pixel_size, structure.box / 2 - edge)
+    axis = np.arange(structure.box) - structure.box // 2
+    distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    factor = 0.5 * (1 + np.cos(np.pi * np.clip((distance - radius) / edge, 0, 1)))
+    return dataclasses.replace(
+        structure,
+        density=(structure.density * factor).astype(np.float32),
+        radius=(radius + edge) * structure.pixel_size,
+        k_max=min(k_max, structure.k_max),
+    )
+
+
+def _shifts(parameters, box: float, pixel_size: float) -> ShiftGrid:
+    if parameters["search"] == "fixed":
+        return grid_by_radius(0.0, pixel_size)
+    reach = 0.1 * box if parameters["max_shift"] is None else parameters["max_shift"]
+    counts = parameters["shifts_x"], parameters["shifts_y"]
+    if counts != (None, None):
+        if parameters["shift_step"] is not None:
+            raise InputError("both a shift step and numbers of shifts are given", remedy="Give one of them.")
+        first = counts[0] or counts[1]
+        return grid_by_count(first, counts[1] or first, reach)
+    return grid_by_radius(reach, parameters["shift_step"] or pixel_size)
+
+
+def _settings(parameters, particles, k_max, radius, shifts, images, pixel_size) -> PolarSettings:
+    """Grid and window; those of coefficients that the particles have, where they serve."""
+    margin = 0.0
+    if parameters["search"] != "exhaustive":
+        # Local shifts are about the input origins, which themselves may be far out.
+        margin = float(np.hypot(particles.origin_x, particles.origin_y).max(initial=0.0))
+    reach = shifts.reach + max(shifts.step) / 2 + margin
+    stored = CoefficientCache.stored_settings(particles)
+    if stored is not None:
+        if stored.serves(k_max, radius, reach, images, parameters["precision"]):
+            return stored
+        logger.info("The particles' coefficients were made with other settings; the images are converted afresh.")
+    return PolarSettings(k_max, radius, Window(radius + reach, 2 * pixel_size), images, parameters["precision"])
+
+
+def _banks(structures, settings, rule: PowerRule, device, double) -> list[TemplateBank]:
+    """Banks on one grey scale: the mean of <T,T> over views and structures is one."""
+    banks = [TemplateBank(s, settings.grid, rule, 1.0, device, double) for s in structures]
+    few = healpix_views(float(np.rad2deg(np.sqrt(4 * np.pi / _SCALE_VIEWS))))
+    power = np.mean([mean_band_power(b.slices(few.rotations()), few.weights, settings.grid) for b in banks])
+    for structure, bank in zip(structures, banks):
+        if not power > 0:
+            raise InputError("structure has no density within the band", file=structure.source, remedy="Check the map.")
+        bank.scale = float(power**-0.5)
+    return banks
+
+
+def _views(parameters, structure: Structure, stored: ViewTable | None, k_max: float) -> ViewTable:
+    """Views of the first grid: as asked for, else as the templates have them where these are fine enough."""
+    step = parameters["angular_step"]
+    if step is None:
+        turn = float(np.rad2deg(_STEP_PER_DETAIL / (k_max * structure.radius)))
+        step = min(max(turn, _FINEST_STEP), _COARSEST_STEP)
+        if stored is not None and stored.step_deg <= step:
+            return stored
+    return healpix_views(step, structure.symmetry)

@@ -1,0 +1,117 @@
+"""The verb ``particles``: polar coefficients of particles, made once and kept as a cache for `likelihood`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .coefficient_store import write_coefficients
+from .conversion import convert
+from .errors import InputError
+from .image_stacks import STATUS_NAMES
+from .likelihood_setup import image_settings
+from .particle_star import write_particles
+from .particles import Particles, read_particles
+from .polar_images import Window
+from .polar_settings import PolarSettings, image_hashes
+from .progress import Progress
+from .template_power import ctf_arguments, power_rule
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 256
+_SHIFT_FRACTION = 0.1  # of the box: the default range of shifts of `likelihood`
+_STATUS = "cryolikeStatus"
+
+
+def run(parameters: dict[str, Any], progress: Progress) -> None:
+    """Write ``polar-….h5`` files and a ``particles.star`` whose rows point into them.
+
+    Parameters
+    ----------
+    parameters : dict
+        Completed parameters of the verb ``particles``.
+    progress : Progress
+        Counts particles.
+
+    Raises
+    ------
+    InputError
+        If the particles cannot be used, or an image is bad and ``bad_images`` is "stop".
+    """
+    out = Path(parameters["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    particles = read_particles(
+        parameters["particles"],
+        root=parameters["root"],
+        pixel_size=parameters["pixel"],
+        amplitude_contrast=parameters["amplitude_contrast"],
+    )
+    settings = _settings(particles, parameters)
+    rule = power_rule(settings.grid, settings.template_radius, ctf_arguments(particles, np.arange(len(particles))))
+    hashes = image_hashes(particles, np.arange(len(particles)), settings)
+    pointers, made, statuses = [""] * len(particles), [""] * len(particles), np.zeros(len(particles), dtype=np.uint8)
+    written = set()
+    progress.start(len(particles), "convert", "particles")
+    for group, rows in _chunks(particles, parameters["batch_images"] or _CHUNK):
+        converted = convert(
+            particles, rows, settings, rule, parameters["bad_images"], device=parameters["device"]
+        )
+        statuses[rows] = converted.status
+        if converted.images is not None:
+            usable = rows[converted.usable]
+            path = out / f"polar-{group + 1:02d}-{int(rows[0]) + 1:08d}.h5"
+            write_coefficients(path, converted.images, [hashes[i] for i in usable], settings)
+            written.add(path.name)
+            for place, i in enumerate(usable, start=1):
+                pointers[i], made[i] = f"{place:06d}@{os.fspath(path)}", hashes[i]
+        progress.update(len(rows))
+    progress.close()
+    columns = {
+        "cryolikeCoefficients": pointers,
+        "cryolikeCoefficientsHash": made,
+        _STATUS: [STATUS_NAMES[s] for s in statuses],
+    }
+    write_particles(out / "particles.star", particles, columns)
+    for path in out.glob("polar-*.h5"):
+        if path.name not in written:
+            path.unlink()
+    if statuses.any():
+        logger.warning("%d of %d images could not be converted", int((statuses != 0).sum()), len(particles))
+    logger.info("%d radii, %d angles to %.2f Å", settings.grid.n_radii, settings.grid.n_angles, 1 / settings.k_max)
+    logger.info("results: %s", out)
+
+
+def _settings(particles: Particles, parameters: dict[str, Any]) -> PolarSettings:
+    """A grid for structures as large as the mask (or the box) and the default range of shifts."""
+    coarsest = max(group.pixel_size for group in particles.optics)
+    k_max = 0.5 / coarsest
+    boxes = [group.box for group in particles.optics]
+    if parameters["downsample"] is not None:
+        if parameters["downsample"] > min(boxes):
+            raise InputError(
+                f"a down-sampled box of {parameters['downsample']} pixels is larger than the box of {min(boxes)}",
+                remedy="Give a smaller --downsample, or leave it out.",
+            )
+        k_max = min(k_max * parameters["downsample"] / box for box in boxes)
+    if parameters["resolution"] is not None:
+        k_max = min(k_max, 1 / parameters["resolution"])
+    width = max(group.box * group.pixel_size for group in particles.optics)
+    radius = width / 2 if parameters["mask_diameter"] is None else parameters["mask_diameter"] / 2
+    reach = _SHIFT_FRACTION * width + coarsest
+    images = image_settings(parameters, coarsest)
+    return PolarSettings(k_max, radius, Window(radius + reach, 2 * coarsest), images, parameters["precision"])
+
+
+def _chunks(particles: Particles, size: int):
+    """Rows of each optics group, in order, at most ``size`` together."""
+    for group in range(len(particles.optics)):
+        rows = np.flatnonzero(particles.optics_index == group)
+        for start in range(0, len(rows), size):
+            yield group, rows[start : start + size]

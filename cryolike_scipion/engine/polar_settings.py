@@ -1,0 +1,122 @@
+"""Everything that decides the polar coefficients of an image, in one value that can be stored and compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .fingerprint import fingerprint, stack_identity
+from .image_prep import ImageSettings
+from .particles import Particles
+from .polar_grid import PolarGrid, choose_grid, gauss_radial_rule
+from .polar_images import Window
+
+__all__ = ["PolarSettings", "image_hashes"]
+
+FORMAT = 1
+# Error of the quadrature on any plane wave that an inner product can hold, relative to the area of the band.
+GRID_ACCURACY = 1e-5
+
+
+@dataclass(frozen=True)
+class PolarSettings:
+    """Grid, window and image preparation.
+
+    Attributes
+    ----------
+    k_max : float
+        1/Å.
+    template_radius : float
+        Largest radius (Å) of structures that the grid resolves.
+    window : Window
+        Å.
+    images : ImageSettings
+    precision : str
+        "single" or "double".
+    """
+
+    k_max: float
+    template_radius: float
+    window: Window
+    images: ImageSettings
+    precision: str = "single"
+    _grid: list[PolarGrid] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def grid(self) -> PolarGrid:
+        """The smallest grid of the stated accuracy for window and templates."""
+        if not self._grid:
+            self._grid.append(
+                choose_grid(self.k_max, self.window.radius + self.window.edge, self.template_radius, GRID_ACCURACY)
+            )
+        return self._grid[0]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "format": FORMAT,
+            "k_max": self.k_max,
+            "template_radius": self.template_radius,
+            "window": asdict(self.window),
+            "images": asdict(self.images),
+            "precision": self.precision,
+            "n_radii": self.grid.n_radii,
+            "n_angles": self.grid.n_angles,
+        }
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> PolarSettings:
+        """The inverse of `plain`.
+
+        Raises
+        ------
+        ValueError
+            If the values are of another format.
+        """
+        if values.get("format") != FORMAT:
+            raise ValueError(f"polar coefficients have format {values.get('format')}, not {FORMAT}")
+        settings = cls(
+            values["k_max"],
+            values["template_radius"],
+            Window(**values["window"]),
+            ImageSettings(**values["images"]),
+            values["precision"],
+        )
+        radii, weights = gauss_radial_rule(values["n_radii"], values["k_max"])
+        settings._grid.append(PolarGrid(radii, weights, values["n_angles"], values["k_max"]))
+        return settings
+
+    def serves(self, k_max: float, template_radius: float, reach: float, images: ImageSettings, precision: str) -> bool:
+        """Whether coefficients made so can be used for templates and shifts (``reach``, Å) of a run.
+
+        The grid has to hold the template (up to rounding) and the window the shifted template.
+        """
+        slack = 1 + 1e-6
+        return (
+            abs(self.k_max / k_max - 1) < 1e-6
+            and template_radius <= self.template_radius * slack
+            and template_radius + reach <= self.window.radius * slack
+            and images == self.images
+            and precision == self.precision
+        )
+
+
+def image_hashes(particles: Particles, indices: np.ndarray, settings: PolarSettings) -> list[str]:
+    """Hash, for each particle, of the settings, its image file (name, size, time), frame, optics and CTF values."""
+    common = fingerprint(settings.plain())
+    stacks = {int(s): stack_identity(particles.stacks[s]) for s in np.unique(particles.stack_index[indices])}
+    values = ("defocus_u", "defocus_v", "defocus_angle_deg", "phase_shift_deg", "ctf_bfactor", "ctf_scale", "sign")
+    hashes = []
+    for i in indices:
+        group = particles.optics[particles.optics_index[i]]
+        decides = {
+            "settings": common,
+            "stack": stacks[int(particles.stack_index[i])],
+            "frame": int(particles.frame[i]),
+            "optics": [group.pixel_size, group.box, group.voltage_kv, group.cs_mm, group.amplitude_contrast],
+            "ctf": [float(getattr(particles, name)[i]) for name in values],
+        }
+        hashes.append(fingerprint(decides)[:32])
+    return hashes
