@@ -115,13 +115,13 @@ def scored(project, converted, templates):
     )
 
 
-def run_likelihood(project, particles, structures, **values):
+def run_likelihood(project, particles, structures, sampling=COARSE, **values):
     return project.finish(
         ProtCryolikeLikelihood,
         structuresFrom=FROM_STRUCTURES,
         inputParticles=particles,
         inputStructures=structures,
-        **dict(COARSE, **values),
+        **dict(sampling, **values),
     )
 
 
@@ -279,13 +279,12 @@ def test_the_engine_was_given_no_user_text_on_its_command_line(scored):
 def test_straight_from_plain_particles_and_structures(project, imported, volumes, atoms, scored):
     """Without templates and coefficients the answer is the same."""
     protocol = run_likelihood(
-        project, (imported, "outputParticles"), [(volumes, "outputVolumes"), (atoms, "outputPdb")], **FINE
+        project, (imported, "outputParticles"), [(volumes, "outputVolumes"), (atoms, "outputPdb")], FINE
     )
     table, other = (columns(each.outputParticles.getFileName()) for each in (protocol, scored))
     sure = np.array(other["_cryolike_structurePosterior"]) > 0.9
     assert sure.sum() >= 10
     chosen = [np.array(each["_cryolike_bestStructure"])[sure] for each in (table, other)]
-    print(chosen, [each["_cryolike_structurePosterior"] for each in (table,other)], [each["_cryolike_crossCorrelation"] for each in (table,other)])
     assert np.array_equal(*chosen)
     assert np.allclose(table["_cryolike_crossCorrelation"], other["_cryolike_crossCorrelation"], atol=0.01)
     assert not os.path.exists(protocol._getExtraPath("inputs", "stack00001.mrcs"))
