@@ -12,12 +12,16 @@ Bad input raises :class:`cryolike_scipion.engine.errors.InputError`, a bad param
 """
 
 import importlib
+import os
 from typing import Any, Optional
 
 from ..parameters import complete
 from .progress import Progress
 
 __all__ = ["run"]
+
+# Read by OpenMP when torch is imported: threads that wait must not keep busy the cores that other steps need.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run(verb: str, progress: Optional[Progress] = None, **given: Any) -> None:

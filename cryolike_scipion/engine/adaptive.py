@@ -198,11 +198,11 @@ class _Work:
         if self.confinement is None:
             allowed = None
             log_prior = log_prior - np.log(inplane)
-            highest, where = b.max(dim=2)
+            highest = b.amax(dim=2)
         else:
             allowed = torch.from_numpy(self.confinement.inplane(i, at_zero, inplane))
             log_prior = log_prior - self.confinement.log_views[i] - np.log(allowed.sum(dim=1).numpy())
-            highest, where = b.masked_fill(~allowed, float("-inf")).max(dim=2)
+            highest = b.masked_fill(~allowed, float("-inf")).amax(dim=2)
         peak = known.mean_evidence.expand((0, slice(None), 0)).log_ratio(highest)
         weighted = peak + torch.as_tensor(log_prior, dtype=peak.dtype)
         # Of the rows whose peak lies below a twentieth of the average row's only a sample is summed.
@@ -220,7 +220,8 @@ class _Work:
         self._take_over(cells, scale, sums.mass * row_weight, sums.first_moment * row_weight, vi, oi, views, origins)
 
         o, v = np.unravel_index(int(peak.argmax()), tuple(peak.shape))
-        psi = 360.0 * int(where[o, v]) / inplane
+        best_row = b[o, v] if allowed is None else b[o, v].masked_fill(~allowed[v], float("-inf"))
+        psi = 360.0 * int(best_row.argmax()) / inplane
         rotation = matrix_from_euler(table.rot_deg[views[v]], table.tilt_deg[views[v]], psi)
         self.result.rotation[i], self.result.origin[i], self.result.best[i] = rotation, origins[o], reference
         inside = pose_mass(

@@ -156,11 +156,10 @@ def _absorb(
 ) -> None:
     """Fold one block of raw inner products [m, o, v, g] into the result."""
     m, o, v, g = b.shape
-    highest, where = b.max(dim=3)
-    highest -= scores.offset.transpose(1, 2)
+    highest = b.amax(dim=3) - scores.offset.transpose(1, 2)
     # Where <T,T> does not depend on psi the score rises with b: its maximum over psi is at the largest b.
     peak = scores.mean_evidence.log_ratio(highest.transpose(1, 2)).transpose(1, 2)
-    _absorb_best(result, rows, first, peak, where)
+    _absorb_best(result, rows, first, peak, b)
     log_prior = log_weights - float(np.log(o * g))
     weighted = peak + log_prior.to(peak)
     known = torch.log(result.view_mass[rows].sum(dim=1)) + result.reference[rows]
@@ -191,12 +190,12 @@ def _raise_reference(result: GridScores, rows: slice, reference: Tensor) -> None
     result.reference[rows] = reference
 
 
-def _absorb_best(result: GridScores, rows: slice, first: int, peak: Tensor, where: Tensor) -> None:
-    """Keep the best pose of every image of a block of row maxima [m, o, v]."""
+def _absorb_best(result: GridScores, rows: slice, first: int, peak: Tensor, b: Tensor) -> None:
+    """Keep the best pose of every image of a block of row maxima [m, o, v] of b [m, o, v, g]."""
     views = peak.shape[2]
     top, row = peak.flatten(1).max(dim=1)
     better = top.double() > result.best[rows]
-    inplane = where.flatten(1).gather(1, row[:, None])[:, 0]
+    inplane = b.flatten(1, 2)[torch.arange(len(row), device=row.device), row].argmax(dim=1)
     for target, value in (
         (result.best, top.double()),
         (result.view, row % views + first),
