@@ -24,8 +24,8 @@ class Inspection:
         Particle minus template.
     labels : list of str
         Names of the structures.
-    cc, log_likelihood : ndarray, float, [K]
-        Cross-correlation and integrated log-likelihood (nat, less the null's).
+    cc, log_likelihood, posterior : ndarray, float, [K]
+        Cross-correlation, integrated log-likelihood (nat, less the null's) and probability of the structure.
     """
 
     image: np.ndarray
@@ -34,6 +34,7 @@ class Inspection:
     labels: list
     cc: np.ndarray
     log_likelihood: np.ndarray
+    posterior: np.ndarray
 
 
 def row_of_item(star, item_id):
@@ -60,10 +61,11 @@ def read_inspection(path):
     """Read the file of :class:`Inspection`."""
     with np.load(path, allow_pickle=False) as arrays:
         return Inspection(
-            arrays["image"],
-            arrays["templates"],
-            arrays["residual"],
-            [str(label) for label in arrays["labels"]],
-            arrays["cc"],
-            arrays["log_likelihood"],
+            image=arrays["image"],
+            templates=arrays["templates"],
+            residual=arrays["residual"],
+            labels=[str(label) for label in arrays["labels"]],
+            cc=arrays["cc"],
+            log_likelihood=arrays["log_likelihood"],
+            posterior=arrays["structure_posterior"],
         )

@@ -276,6 +276,14 @@ def test_the_engine_was_given_no_user_text_on_its_command_line(scored):
     assert "--job {} ".format(scored._getExtraPath("job.json")) in commands[0]
 
 
+def test_the_converted_particles_were_not_converted_again(scored):
+    with open(scored._getExtraPath("result", "log.txt"), encoding="utf-8") as stream:
+        assert "converted afresh" not in stream.read()
+    rows = read_columns(scored._getExtraPath("input_particles.star"), "particles", ["cryolikeCoefficientsHash"])
+    table = columns(scored.outputParticles.getFileName())
+    assert rows["cryolikeCoefficientsHash"] == table["_cryolike_coefficientsHash"]
+
+
 def test_straight_from_plain_particles_and_structures(project, imported, volumes, atoms, scored):
     """Without templates and coefficients the answer is the same."""
     protocol = run_likelihood(

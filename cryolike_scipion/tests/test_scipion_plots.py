@@ -30,7 +30,7 @@ def drawn(figure):
 def inspection(count):
     images = np.random.default_rng(1).normal(size=(2 * count + 1, 16, 16))
     labels = [ODD_LABEL] + ["other"] * (count - 1)
-    return Inspection(images[0], images[1 : count + 1], images[count + 1 :], labels, np.ones(count), np.ones(count))
+    return Inspection(images[0], images[1 : count + 1], images[count + 1 :], labels, *([np.ones(count)] * 3))
 
 
 def test_histogram_has_an_outline_a_structure():
@@ -66,7 +66,7 @@ def test_particle_beside_template_and_difference(count):
     texts = drawn(figure)
     assert len(figure.axes) == 3 * count
     assert texts[0] == "particle"
-    assert "cc 1.000, log-likelihood 1.0" in texts[1]
+    assert "cc 1.000, log-likelihood 1.0, probability 1.000" in texts[1]
     pictures = [axes.images[0].get_array() for axes in figure.axes[:3]]
     for picture, expected in zip(pictures, (shown.image, shown.templates[0], shown.residual[0])):
         assert np.array_equal(picture, expected)
@@ -116,6 +116,7 @@ def test_an_inspection_is_read_back_and_ages(tmp_path):
         labels=np.array(shown.labels),
         cc=shown.cc,
         log_likelihood=shown.log_likelihood,
+        structure_posterior=shown.posterior,
     )
     assert is_fresh(path, star)
     assert not is_fresh(path + "x", star)

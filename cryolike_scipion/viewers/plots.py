@@ -45,13 +45,13 @@ def draw_particle(figure, inspection, title):
     low, high = np.percentile(inspection.image, _GREY_LIMITS)
     figure.suptitle(title)
     for row in range(count):
+        scores = (
+            f"cc {inspection.cc[row]:.3f}, log-likelihood {inspection.log_likelihood[row]:.1f}, "
+            f"probability {inspection.posterior[row]:.3f}"
+        )
         panels = (
             ("particle", inspection.image),
-            (
-                f"{_plain(inspection.labels[row])}\ncc {inspection.cc[row]:.3f}, log-likelihood "
-                f"{inspection.log_likelihood[row]:.1f}",
-                inspection.templates[row],
-            ),
+            (f"{_plain(inspection.labels[row])}\n{scores}", inspection.templates[row]),
             ("difference", inspection.residual[row]),
         )
         for column, (name, image) in enumerate(panels):
