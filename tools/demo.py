@@ -59,7 +59,7 @@ def _options():
     parser.add_argument("--structures", nargs="+", help="structures, where they are not beside the particles")
     parser.add_argument("--symmetry", default="C1", help="point group of the structures")
     parser.add_argument("--invert", action="store_true", help="particles are dark on a bright background")
-    parser.add_argument("--count", type=int, default=200, help="number of simulated particles")
+    parser.add_argument("--count", type=int, default=120, help="number of simulated particles")
     parser.add_argument("--search", choices=("exhaustive", "local", "fixed"), default="exhaustive")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args()
@@ -79,26 +79,8 @@ def _empty_folder(folder):
 
 def _simulate(folder, options):
     print("Simulating particles of a made-up protein in two states …", flush=True)
-    command = [
-        sys.executable,
-        "-m",
-        "cryolike_scipion",
-        "simulate",
-        "--count",
-        str(options.count),
-        "--box",
-        "64",
-        "--pixel",
-        "3",
-        "--snr",
-        "0.05",
-        "--device",
-        "cpu",
-        "--threads",
-        str(options.threads),
-        "--out",
-        str(folder),
-    ]
+    settings = f"--count {options.count} --box 32 --pixel 6 --snr 0.15 --device cpu --threads {options.threads}"
+    command = [sys.executable, "-m", "cryolike_scipion", "simulate", *settings.split(), "--out", str(folder)]
     subprocess.run(command, check=True, cwd=ROOT)
     return DemoData.of(folder / "particles.star", sorted(folder.glob("state_*.cif")), folder / "truth.star")
 

@@ -95,7 +95,7 @@ def _smooth(images):
     spectrum = torch.fft.rfft2(torch.as_tensor(images, dtype=torch.float64))
     size = images.shape[-1]
     ky, kx = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
-    return torch.fft.irfft2(spectrum * torch.exp(-(ky**2 + kx**2) / (2 * 0.08**2)), s=(size, size)).numpy()
+    return torch.fft.irfft2(spectrum * torch.exp(-(ky**2 + kx**2) / (2 * 0.1**2)), s=(size, size)).numpy()
 
 
 def _charts(figure, scores):

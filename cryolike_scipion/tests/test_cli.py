@@ -17,6 +17,9 @@ from cryolike_scipion.parameters import SUMMARIES, VERBS, ParameterError
 
 from .helpers import REPOSITORY
 
+# mrcfile warns when it writes them.
+pytestmark = pytest.mark.filterwarnings("ignore:Data array contains NaN:RuntimeWarning")
+
 NASTY = "a b' \" $(touch x) % ü\n.star"
 
 
