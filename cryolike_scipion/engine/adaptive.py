@@ -60,7 +60,7 @@ class Integral:
     origin : float64 [m, 2]
         Å.
     best : float64 [m]
-        ln(evidence/null) there.
+        ln(evidence/null) there, the largest of the finest grid.
     samples : list of PoseSamples, or None
     """
 
@@ -219,14 +219,14 @@ class _Work:
         row_weight = stands_for * row_prior
         self._take_over(cells, scale, sums.mass * row_weight, sums.first_moment * row_weight, vi, oi, views, origins)
 
-        o, v = np.unravel_index(int(peak.argmax()), tuple(peak.shape))
-        best_row = b[o, v] if allowed is None else b[o, v].masked_fill(~allowed[v], float("-inf"))
-        psi = 360.0 * int(best_row.argmax()) / inplane
-        rotation = matrix_from_euler(table.rot_deg[views[v]], table.tilt_deg[views[v]], psi)
-        self.result.rotation[i], self.result.origin[i], self.result.best[i] = rotation, origins[o], reference
+        row, angle = np.unravel_index(int(weights.argmax()), tuple(weights.shape))
+        view, origin = views[vi[row]], origins[oi[row]]
+        rotation = matrix_from_euler(table.rot_deg[view], table.tilt_deg[view], 360.0 * angle / inplane)
+        self.result.rotation[i], self.result.origin[i] = rotation, origin
+        self.result.best[i] = reference + float(torch.log(weights[row, angle]))
         inside = pose_mass(
             weights * row_weight[:, None], at_zero, vi.numpy(), origins[oi.numpy()], self.bank.structure.symmetry, rotation,
-            origins[o], self.near,
+            origin, self.near,
         )
         self.result.pose_mass[i] = inside * np.exp(scale - cells.total)
         if self.result.samples is not None:

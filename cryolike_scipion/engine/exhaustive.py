@@ -40,7 +40,7 @@ class GridScores:
     Attributes
     ----------
     best : float64 [m]
-        Largest log-likelihood ratio.
+        Largest log-likelihood ratio, with <T,T> averaged over in-plane angles (it differs where the CTF is astigmatic).
     view, shift, inplane : int64 [m]
         Where it is.
     reference : float64 [m]

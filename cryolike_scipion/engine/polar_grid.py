@@ -124,7 +124,7 @@ def choose_grid(
         Radii (Å) of the discs that hold the image (after its window) and the template.
     accuracy : float
         Largest error of the rule on ``exp(2 pi i k . x)``, ``|x| <= image_radius + template_radius``, relative to the
-        area of the band; also the largest error of radial interpolation of a template between the nodes.
+        area of the band; also the root mean square error of radial interpolation of a template between the nodes.
 
     Raises
     ------

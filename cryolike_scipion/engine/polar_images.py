@@ -195,7 +195,7 @@ def offset_weights(
         squared_mask = soft_disc(2 * reach + 1, window.radius / pixel_size, 2 * window.edge / pixel_size)
     else:
         squared_mask = mask_of(settings, box, pixel_size) ** 2
-    ring = PolarGrid(grid.radii, grid.weights, 4, grid.k_max)
+    ring = PolarGrid(grid.radii, grid.weights, 64, grid.k_max)  # a mask of pixels is not quite round
     profile = transform_to_polar(squared_mask[None], ring, pixel_size, 1e-9)[0].real.mean(dim=1).to(device)
     radii = torch.as_tensor(grid.radii, device=device)[:, None]
     theta = torch.as_tensor(np.pi * np.arange(16) / 16, device=device)

@@ -19,6 +19,7 @@ from .likelihood import ScalePrior
 from .polar_images import PolarImages
 from .pose_scores import PoseScores, collect, pose_batch, posed_products, score_poses, shift_phase
 from .template_bank import TemplateBank
+from .template_power import ring_power
 
 __all__ = ["RefinedPoses", "refine_poses"]
 
@@ -123,17 +124,33 @@ def _derivatives(images, rotations, origins, slices, scores: PoseScores, bank, p
     weights = torch.as_tensor(grid.weights, device=slices.device)
     along_b = torch.stack([(images.matched.conj() * d * phase).real.double().mean(-1) @ weights for d in changes], dim=1)
     gradient = in_b[:, None] * along_b.cpu().numpy()
-    for axis in (0, 1):
-        gradient[:, axis] += in_a * turned[axis][1].cpu().numpy()
+    for axis, along_a in enumerate((turned[0][1], turned[1][1], _power_slope(images, slices, bank))):
+        gradient[:, axis] += in_a * along_a.cpu().numpy()
     at_nodes = torch.stack(changes, dim=1)
     matrix = torch.as_tensor(bank.rule.from_grid, dtype=slices.real.dtype, device=slices.device).to(slices.dtype)
     at_nodes = torch.einsum("pn,rinw->ripw", matrix, at_nodes)
     at_nodes = at_nodes * torch.sqrt(images.power[..., 0].real.clamp_min(0))[:, None, :, None]
     flat = torch.view_as_real(at_nodes).flatten(2).double()
     overlap = torch.einsum("rif,rjf->rij", flat, flat) / grid.n_half
-    residual = np.maximum(scores.image_power - scores.product**2 / scores.power, 1e-12 * scores.image_power)
-    strength = (scores.product / scores.power) ** 2 * scores.dof / residual
-    return gradient, overlap.cpu().numpy() * strength[:, None, None]
+    return gradient, overlap.cpu().numpy() * _information(scores, prior)[:, None, None]
+
+
+def _power_slope(images: PolarImages, slices: Tensor, bank: TemplateBank) -> Tensor:
+    """Derivative of a [r] with respect to a turn about the viewing direction; 0 without astigmatism."""
+    orders = ring_power(bank.rule, slices)
+    j = torch.arange(orders.shape[-1], device=slices.device)
+    return -(2 * (images.power.conj() * (2j * j) * orders).real.double()).sum(dim=(1, 2))
+
+
+def _information(scores: PoseScores, prior: ScalePrior) -> np.ndarray:
+    """``alpha²/lambda²`` at its posterior: float64 [r]."""
+    a, b, c, n = scores.power, scores.product, scores.image_power, scores.dof
+    if prior.flat:
+        q = c - b**2 / a
+    else:
+        inverse = 1 / prior.tau**2
+        q = c + prior.mu**2 * inverse - (a + inverse) * scores.scale**2
+    return scores.scale**2 * n / np.maximum(q, 1e-12 * c)
 
 
 def _evidence_slopes(scores: PoseScores, prior: ScalePrior) -> tuple[np.ndarray, np.ndarray]:

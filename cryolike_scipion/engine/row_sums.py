@@ -82,4 +82,5 @@ def sum_rows(
     weights = torch.exp(logs - reference[:, None]) * positive
     if allowed is not None:
         weights = torch.where(allowed, weights, weights.new_zeros(()))
-    return RowSums(weights.sum(dim=1).double(), (weights * logs).sum(dim=1).double()), weights
+    full = logs + torch.log(positive.clamp_min(1e-37))
+    return RowSums(weights.sum(dim=1).double(), (weights * full).sum(dim=1).double()), weights

@@ -43,7 +43,7 @@ def grid_evidence(images: PolarImages, templates: Templates, prior: ScalePrior, 
     mean = template_power(images.power, templates.power)
     astigmatic = images.power.shape[-1] > 1 and _inplane_swing(images, templates, mean) > ASTIGMATISM_TOLERANCE
     power = template_power(images.power, templates.power, n_inplane) if astigmatic else mean[..., None]
-    in_mask = images.offset @ templates.zeroth.T
+    in_mask = images.offset.to(templates.zeroth) @ templates.zeroth.T
     mask_power = images.mask_power.to(in_mask)[:, None]
     c = images.projected_power.to(in_mask)[:, None, None]
     n = images.dof.to(in_mask)[:, None, None]

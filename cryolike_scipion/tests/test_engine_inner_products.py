@@ -129,7 +129,7 @@ def test_offset_of_a_template_in_box_and_mask(case, blobs, dense):
     for m in range(3):
         values, wide = _template(comparison, blobs, dense, m, rotations[m], ORIGINS[m])
         exact = PIXEL**2 * (_middle(wide) * mask**2).sum()
-        assert ours[m] == pytest.approx(exact, rel=2e-3)
+        assert ours[m] == pytest.approx(exact, rel=1e-5)
         # What matters is its square: what the projection takes from a.
         assert abs(ours[m] ** 2 - exact**2) < 1e-4 * float(images.mask_power[m]) * dense.dot(values, values)
 
@@ -142,7 +142,7 @@ def test_offset_of_a_template_without_astigmatism(blobs, dense):
     ours = _offsets(comparison, images, rotations)
     for m in range(3):
         _, wide = _template(comparison, blobs, dense, m, rotations[m], ORIGINS[m])
-        assert ours[m] == pytest.approx(PIXEL**2 * _middle(wide).sum(), rel=2e-3)
+        assert ours[m] == pytest.approx(PIXEL**2 * _middle(wide).sum(), rel=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -383,12 +383,9 @@ def test_mass_near_the_best_pose_converges_too(faint, faint_scores):
 def test_no_division_scores_the_cells_as_they_are(faint, faint_scores):
     found = _integrate(faint, faint_scores, 0, keep_samples=40)
     assert np.abs(found.log - faint_scores.integrated.numpy()).max() < 0.02
-    assert np.abs(found.best - faint_scores.best.numpy()).max() < 5e-3
-    rotation, origin = faint.poses(faint_scores)
-    assert distance_deg(found.rotation, rotation).max() < 1e-4
-    assert np.array_equal(found.origin, origin)
-    # The kept samples are the heaviest poses of the tensor.
+    # The kept samples are the heaviest poses of the tensor, and the best pose is its largest score, astigmatism included.
     logs, _ = faint.tensor(slice(0, 3))
+    assert np.abs(found.best - logs.reshape(3, -1).max(axis=1)).max() < 5e-3
     weighted = (logs + _log_prior(faint)).reshape(3, -1)
     for i, sample in enumerate(found.samples):
         c, n = float(faint.images.projected_power[i]), float(faint.images.dof[i])

@@ -12,6 +12,8 @@ import pytest
 from pwem.objects import SetOfClasses3D
 from pwem.protocols import ProtSetFilter
 
+from cryolike_scipion import Plugin
+from cryolike_scipion.convert.inspection import read_inspection
 from cryolike_scipion.convert.poses import euler_matrices, poses_from_transforms
 from cryolike_scipion.convert.star import read_columns
 from cryolike_scipion.objects import SCORE_ATTRIBUTES, SetOfCryolikeTemplates
@@ -538,6 +540,23 @@ def test_templates_are_shown(project, templates):
     shown = project.viewer(CryolikeTemplatesViewer, templates)._visualize(templates.outputTemplates)
     assert len(shown) == 3
     assert len(shown[0].getFigure().axes) == 30
+
+
+def test_results_survive_a_move_of_the_project(project, imported, scored, data):
+    volume = project.import_volumes(str(data / "50S_state_D.mrc"), PIXEL)
+    direct = run_likelihood(project, (imported, "outputParticles"), [(volume, "outputVolume")])
+    moved = project.path + " moved"
+    os.rename(project.path, moved)
+    os.chdir(moved)
+    try:
+        for protocol in (scored, direct):
+            run = protocol._getExtraPath("result")
+            Plugin.callEngine(["inspect", run, "--row", 2, "--device", "cpu", "--out", "moved.npz"])
+            assert read_inspection("moved.npz").image.shape == (32, 32)
+            os.remove("moved.npz")
+    finally:
+        os.rename(moved, project.path)
+        os.chdir(project.path)
 
 
 # ---------------------------------------------------------------- continuing
