@@ -49,17 +49,17 @@ def draw(result, data, path):
             fontsize=8,
             color=COLOURS[best % len(COLOURS)],
         )
-    axes[0, 0].set_ylabel("particle\n(smoothed)", fontsize=9)
+    axes[0, 0].set_ylabel("particle", fontsize=9)
     axes[1, 0].set_ylabel("projection\nfound in it", fontsize=9)
     _charts(lower, scores)
     figure.savefig(path, dpi=130)
 
 
 def _choose(scores):
-    """Particles to show: evenly from the best of each structure."""
+    """Particles to show: from the middle of each structure's, neither the best nor the worst."""
     best = scores.of_best("integrated")
     order = [np.flatnonzero(scores.best_structure == k + 1) for k in range(len(scores.structures))]
-    order = [members[np.argsort(-best[members], kind="stable")] for members in order if len(members)]
+    order = [members[np.argsort(np.abs(best[members] - np.median(best[members])))] for members in order if len(members)]
     each = -(-_SHOWN // max(1, len(order)))
     return [int(m) for members in order for m in members[:each]][:_SHOWN]
 
@@ -87,11 +87,11 @@ def _images(data, scores, shown):
         which = np.flatnonzero(truth.structure == k)
         maker = SliceMaker(structure, plane.points())
         projections[which] = clean_images(truth, which, maker, plane, microscope).numpy()
-    return _smooth(np.asarray(images)), projections
+    return _smooth(np.asarray(images)), _smooth(projections)
 
 
 def _smooth(images):
-    """Low-pass to a quarter of the Nyquist frequency, so that the eye sees the particle."""
+    """Low-pass to a quarter of the Nyquist frequency, so that the eye sees a particle."""
     spectrum = torch.fft.rfft2(torch.as_tensor(images, dtype=torch.float64))
     size = images.shape[-1]
     ky, kx = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
