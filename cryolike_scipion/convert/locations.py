@@ -1,4 +1,7 @@
-"""File names that the engine can read: plain, absolute, and in a format it knows.
+"""File names that the engine can read: plain, and in a format it knows.
+
+Names stay relative to the project's folder where Scipion has them so, which is the working directory of every
+step: a project can be moved, and results in it still find their images.
 
 A stack's name goes into a STAR file, which has no room for spaces, quotes or line feeds; such a file is
 linked under a plain name in the protocol's own folder.
@@ -10,19 +13,19 @@ import re
 
 from pwem.emlib.image import ImageHandler
 
-_PLAIN = re.compile(r"/[A-Za-z0-9_./+:,=~-]+\Z")
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+:,=~-]*\Z")
 _SOURCE = "_source"
 STACK_EXTENSIONS = (".mrcs", ".mrc", ".st", ".ali", ".map")
 
 
 def is_plain(path):
-    """Whether an absolute path can stand in a STAR file, a shell command and a ``%`` format as it is."""
+    """Whether a path can stand in a STAR file, a shell command and a ``%`` format as it is."""
     return bool(_PLAIN.match(path))
 
 
-def real_file(name):
-    """Return the absolute path of a location's file, without the ``:mrcs`` that Xmipp adds to some."""
-    return os.path.abspath(re.sub(r":mrcs?\Z", "", name))
+def file_of(location):
+    """Return a location's file, without the ``:mrcs`` that Xmipp adds to some."""
+    return re.sub(r":mrcs?\Z", "", location)
 
 
 class StackNames:
@@ -39,13 +42,13 @@ class StackNames:
         self._names = {}
 
     def __call__(self, stack):
-        """Return the name of `stack` for the STAR file; links are relative to the project's folder."""
+        """Return the name of `stack` for the STAR file."""
         if stack not in self._names:
             self._names[stack] = self._make(stack, len(self._names) + 1)
         return self._names[stack]
 
     def _make(self, stack, number):
-        path = real_file(stack)
+        path = file_of(stack)
         readable = os.path.splitext(path)[1].lower() in STACK_EXTENSIONS
         if readable and is_plain(path):
             return path
@@ -80,9 +83,15 @@ def user_files(folder):
 
 
 def link(source, name):
-    """Make the symbolic link `name` to `source`, in place of whatever link has this name."""
+    """Make the symbolic link `name` to `source`, in place of whatever link has this name.
+
+    A file of the project is linked by its relative name, so that the link survives when the project is moved.
+    """
+    project, target = os.getcwd(), os.path.abspath(source)
+    if os.path.commonpath([project, target]) == project:
+        target = os.path.relpath(target, os.path.dirname(os.path.abspath(name)))
     temporary = name + ".tmp"
     if os.path.lexists(temporary):
         os.remove(temporary)
-    os.symlink(os.path.abspath(source), temporary)
+    os.symlink(target, temporary)
     os.replace(temporary, name)

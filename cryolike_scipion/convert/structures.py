@@ -16,7 +16,7 @@ import numpy as np
 from pwem.emlib.image import ImageHandler
 from pwem.objects import AtomStruct, SetOfAtomStructs, SetOfVolumes, Volume
 
-from .locations import link, link_source, real_file
+from .locations import file_of, link, link_source
 
 MAP_EXTENSIONS = (".mrc", ".map")
 ATOM_EXTENSIONS = (".pdb", ".ent", ".cif", ".mmcif")
@@ -71,12 +71,12 @@ def list_structures(inputs):
 
 def _describe(item, parent):
     if isinstance(item, AtomStruct):
-        path = real_file(item.getFileName())
+        path = os.path.abspath(file_of(item.getFileName()))
         return StructureFile(path, _label(item, path))
     if not isinstance(item, Volume):
         raise TypeError(f"{item.getClassName()} is neither a volume nor an atomic structure")
     index, name = item.getLocation()
-    path = real_file(name)
+    path = os.path.abspath(file_of(name))
     pixel = item.getSamplingRate() or (parent.getSamplingRate() if parent is not None else None) or 0.0
     return StructureFile(path, _label(item, path), float(pixel), _shape(item, path), index or 0)
 

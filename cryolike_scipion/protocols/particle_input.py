@@ -1,7 +1,5 @@
 """The part of a form that asks for particles, shared by the nodes that take them."""
 
-import os
-
 from pyworkflow.protocol.params import PointerParam
 
 from ..constants import INPUT_STAR
@@ -76,11 +74,8 @@ def particle_errors(particles, mask_diameter, resolution):
 
 
 def write_input_particles(protocol, particles):
-    """Write the particles' STAR file; return the job's parameters that name it.
-
-    Image names in it are absolute, or relative to the project's folder, which is where steps run.
-    """
+    """Write the particles' STAR file; return the job's parameters that name it."""
     star = protocol._getExtraPath(INPUT_STAR)
     count = write_particles(particles, star, protocol._inputFolder())
     protocol.info(f"{count} particles were written to {star}")
-    return {"particles": [star], "root": os.getcwd()}
+    return {"particles": [star]}
