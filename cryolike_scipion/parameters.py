@@ -332,15 +332,14 @@ _LIKELIHOOD = (
              "larger range takes longer and forgives worse input poses."),
     _RESOLUTION, _MASK_DIAMETER, *_IMAGES,
     Parameter(
-        "noise", "choice", default="white", choices=("white", "radial"),
-        help="Noise model: white with unknown variance for each particle, or coloured with one radial "
-             "spectrum estimated from the particles."),
+        "noise", "choice", default="white", choices=("white",), expert=True,
+        help="Noise model: white, with unknown variance for each particle."),
     Parameter(
         "scale", "choice", default="learned", choices=("learned", "free"), expert=True,
         help="Prior of the particle's contrast: learned from the first particles of each optics group, or "
              "flat. Only the learned one can be compared with 'no particle here' and does not depend on grey "
              "units."),
-    Parameter("pilot", "int", default=300, unit="particles", metavar="N", minimum=1, expert=True,
+    Parameter("pilot", "int", default=100, unit="particles", metavar="N", minimum=1, expert=True,
               help="Particles per optics group from which the contrast prior is learned. More are slower and "
                    "surer."),
     Parameter("priors", "floats", metavar="P", minimum=0, expert=True,

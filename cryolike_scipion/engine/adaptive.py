@@ -7,6 +7,7 @@ coarser level, so the sum over all levels is one quadrature rule for the whole i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from .polar_images import PolarImages
 from .pose_cells import Cells, Confinement, Division, choose_cells
 from .pose_mass import PoseWindow, pose_mass
 from .rotations import matrix_from_euler
-from .row_sums import pick_rows, sum_rows
+from .row_sums import SURE, pick_rows, sum_rows
 from .scoring import grid_evidence
 from .shifts import ShiftGrid, subdivide
 from .template_bank import TemplateBank
@@ -88,6 +89,7 @@ def integrate(
     confinement: Confinement | None = None,
     keep_samples: int = 0,
     max_bytes: float = 1e9,
+    tick: Callable[[int], None] | None = None,
 ) -> Integral:
     """Integrate the likelihood over poses by dividing cells.
 
@@ -110,12 +112,14 @@ def integrate(
         Number of heaviest poses to return per image.
     max_bytes : float
         Memory for the finer templates; images are worked on in groups that need no more.
+    tick : callable, optional
+        Called with 1 when an image has been scored once.
     """
     work = _Work(_empty(len(images), keep_samples > 0), images, bank, prior, grid, near, confinement, keep_samples)
     step, inplane, level_table, n_shifts = shifts.step, n_inplane, table, len(shifts)
     # Where cells have no scores, or none is to be divided, they are scored as they are.
     passes = [False] * (confinement is not None or division.levels == 0) + [True] * division.levels
-    for divide in passes:
+    for number, divide in enumerate(passes):
         active = [i for i, c in enumerate(cells) if not c.done]
         if not active:
             break
@@ -135,6 +139,8 @@ def integrate(
                 position = torch.from_numpy(np.searchsorted(union, views))
                 log_prior = np.log(next_table.weights[views]) - np.log(n_shifts)
                 work.score(cells[i], i, templates.take(position), next_table, views, origins, inplane, log_prior)
+                if tick is not None and number == 0:
+                    tick(1)
                 cells[i].done = divide and abs(cells[i].change) < division.tolerance
         if split_shifts:
             step = (step[0] / 2, step[1] / 2)
@@ -205,8 +211,7 @@ class _Work:
             highest = b.masked_fill(~allowed, float("-inf")).amax(dim=2)
         peak = known.mean_evidence.expand((0, slice(None), 0)).log_ratio(highest)
         weighted = peak + torch.as_tensor(log_prior, dtype=peak.dtype)
-        # Of the rows whose peak lies below a twentieth of the average row's only a sample is summed.
-        threshold = torch.logsumexp(weighted.flatten(), 0) - float(np.log(20.0 * weighted.numel()))
+        threshold = torch.logsumexp(weighted.flatten(), 0) - 0.5 * float(np.log(weighted.numel())) - SURE
         (oi, vi), stands_for = pick_rows(weighted, threshold, screen=True)
         reference = float(peak.max())
         chosen = b[oi, vi]

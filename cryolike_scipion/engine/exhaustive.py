@@ -18,7 +18,7 @@ from .likelihood import ScalePrior
 from .optima import Optima
 from .polar_grid import PolarGrid
 from .polar_images import PolarImages
-from .row_sums import pick_rows, sum_rows
+from .row_sums import SURE, pick_rows, sum_rows
 from .scoring import GridEvidence, grid_evidence
 from .shifts import ShiftGrid
 
@@ -164,8 +164,9 @@ def _absorb(
     weighted = peak + log_prior.to(peak)
     known = torch.log(result.view_mass[rows].sum(dim=1)) + result.reference[rows]
     known = torch.maximum(known, torch.logsumexp(weighted.flatten(1).double(), dim=1)).to(peak)
-    # The prior sums to one over rows and angles: a row below this holds less than its share of exp(-1) of the total.
-    (mi, oi, vi), stands_for = pick_rows(peak, (known - 1.0)[:, None, None], screen)
+    # A row of N holds at most exp(peak)/N, so that sampling those below sqrt(N) exp(known - SURE) adds little noise.
+    threshold = known + 0.5 * float(np.log(o * result.view_mass.shape[1])) - SURE
+    (mi, oi, vi), stands_for = pick_rows(peak, threshold[:, None, None], screen)
     reference = torch.maximum(result.reference[rows], peak.flatten(1).amax(dim=1).double())
     _raise_reference(result, rows, reference)
     batch = max(1, 2**23 // g)

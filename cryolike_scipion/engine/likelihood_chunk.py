@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,9 +25,12 @@ from .rotations import euler_from_matrix, matrix_from_euler
 from .scale_prior import PilotImage
 from .views import nearest_view
 
-__all__ = ["TemplateCache", "pilot_images", "score_chunk"]
+__all__ = ["STAGES", "TemplateCache", "pilot_images", "score_chunk"]
 
 logger = logging.getLogger(__name__)
+
+# Ticks per image and structure: the grid, and the first division of its cells.
+STAGES = 2
 
 
 class TemplateCache:
@@ -86,13 +89,11 @@ def score_chunk(
         _null(arrays, converted, usable)
         for k in range(count):
             integral, poses, optima = _search(
-                setup, k, converted.images, indices[usable], priors[int(group)], templates, blocks, keep, max_bytes
+                setup, k, converted.images, indices[usable], priors[int(group)], templates, blocks, keep, max_bytes, tick
             )
             _store(arrays, setup, k, usable, integral, poses)
             if optima is not None:
                 _store_optima(arrays, k, usable, size, optima)
-            if tick is not None:
-                tick(len(usable))
     return arrays
 
 
@@ -112,28 +113,32 @@ def pilot_images(
             found = [
                 PoseSamples(np.zeros(1), scores.power[i : i + 1], scores.product[i : i + 1]) for i in range(len(rows))
             ]
+            if tick is not None:
+                tick(STAGES * len(rows))
         else:
-            integral, _ = _integrate(setup, k, images, rows, prior, templates, blocks, None, max_bytes, keep_samples=1024)
+            integral, _ = _integrate(setup, k, images, rows, prior, templates, blocks, None, max_bytes, keep_samples=1024,
+                                       tick=tick)
             found = integral.samples or []
         for own, one in zip(samples, found):
             own.append(one)
-        if tick is not None:
-            tick(len(rows))
     c, n = images.projected_power.cpu().numpy(), images.dof.cpu().numpy()
     return [PilotImage(float(c[i]), float(n[i]), samples[i]) for i in range(len(rows))]
 
 
 def _search(
     setup: Setup, k: int, images: PolarImages, rows: np.ndarray, prior: ScalePrior, templates: TemplateCache,
-    blocks: BlockSizes, keep: str, max_bytes: float,
+    blocks: BlockSizes, keep: str, max_bytes: float, tick: Callable[[int], None] | None,
 ) -> tuple[Integral | None, RefinedPoses, Optima | None]:
     """Integral and refined best pose of images under structure k."""
     if setup.search == "fixed":
-        return None, _fixed(setup, k, images, rows, prior), None
+        poses = _fixed(setup, k, images, rows, prior)
+        if tick is not None:
+            tick(STAGES * len(images))
+        return None, poses, None
     optima = None
     if keep != "pose" and setup.search == "exhaustive":
         optima = Optima(keep, len(images), len(setup.tables[k]), len(setup.shifts), setup.n_inplane, setup.device)
-    integral, optima = _integrate(setup, k, images, rows, prior, templates, blocks, optima, max_bytes)
+    integral, optima = _integrate(setup, k, images, rows, prior, templates, blocks, optima, max_bytes, tick=tick)
     poses = refine_poses(
         images, integral.rotation, integral.origin, setup.banks[k], prior, reach=max(setup.shifts.step) if
         len(setup.shifts) > 1 else 0.0,
@@ -144,20 +149,23 @@ def _search(
 def _integrate(
     setup: Setup, k: int, images: PolarImages, rows: np.ndarray, prior: ScalePrior, templates: TemplateCache,
     blocks: BlockSizes, optima: Optima | None, max_bytes: float, keep_samples: int = 0,
+    tick: Callable[[int], None] | None = None,
 ) -> tuple[Integral, Optima | None]:
     table, grid = setup.tables[k], setup.settings.grid
     confinement = None
     if setup.search == "local":
         rotations, origins = _input_poses(setup, rows)
         cells, confinement = cells_around(rotations, origins, setup.local_range, table, setup.shifts)
+        if tick is not None:
+            tick(len(images))
     else:
         scores = search_grid(
-            images, templates[k], table.weights, setup.shifts, setup.n_inplane, prior, grid, blocks, optima=optima
+            images, templates[k], table.weights, setup.shifts, setup.n_inplane, prior, grid, blocks, optima=optima, tick=tick
         )
         cells = cells_of_grid(scores, setup.shifts)
     integral = integrate(
         images, cells, table, setup.shifts, setup.n_inplane, setup.banks[k], prior, grid, setup.near, setup.division,
-        confinement, keep_samples, max_bytes,
+        confinement, keep_samples, max_bytes, tick,
     )
     return integral, optima
 

@@ -19,7 +19,7 @@ from .exhaustive import BlockSizes
 from .fingerprint import particles_identity
 from .image_stacks import OK, STATUS_NAMES
 from .likelihood import ScalePrior
-from .likelihood_chunk import TemplateCache, pilot_images, score_chunk
+from .likelihood_chunk import STAGES, TemplateCache, pilot_images, score_chunk
 from .likelihood_setup import Setup, prepare_run
 from .memory import Budget, budget
 from .optima import KEEP, tensor_bytes
@@ -87,7 +87,8 @@ def _score(
     count = len(setup.structures)
     missing = set(store.missing())
     finished = sum(len(r) for i, r in enumerate(manifest.ranges) if i not in missing)
-    progress.start(len(setup.particles) * count, "likelihood", "comparisons", finished * count)
+    count *= STAGES
+    progress.start(len(setup.particles) * count, "likelihood", "steps", finished * count)
     parts = []
     for i, rows in enumerate(manifest.ranges):
         if i in missing:
@@ -126,7 +127,7 @@ def _learn(
     wide = ScalePrior(0.0, float(np.sqrt(_START_INFORMATION / 0.5)))
     chosen = {int(g): _spread(np.flatnonzero(groups == g), parameters["pilot"]) for g in names}
     total = sum(len(rows) for rows in chosen.values()) * len(setup.structures)
-    progress.start(total, "learning the scale", "comparisons")
+    progress.start(total * STAGES, "learning the scale", "steps")
     images = {
         g: [
             image

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 _STEP_PER_DETAIL = 0.5
 _COARSEST_STEP, _FINEST_STEP = 7.5, 1.5
 _SOFT_VOXELS = 2.0
+# Where none of these is asked for, converted particles are compared as they were converted.
+_PREPARATION = ("mask_diameter", "invert", "background_diameter", "no_normalise")
 _SCALE_VIEWS = 200
 
 
@@ -145,8 +147,11 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
         )
     coarsest = max(group.pixel_size for group in particles.optics)
     k_max = 0.5 / coarsest
+    stored = CoefficientCache.stored_settings(particles)
     if parameters["resolution"] is not None:
         k_max = min(k_max, 1 / parameters["resolution"])
+    elif stored is not None:
+        k_max = min(k_max, stored.k_max)
     structures, entries, tables = _structures(parameters, k_max)
     k_max = min([k_max] + [s.k_max for s in structures])
     structures = [_cut(s, k_max) for s in structures]
@@ -154,7 +159,9 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     box = max(group.box * group.pixel_size for group in particles.optics)
     shifts = _shifts(parameters, box, coarsest)
     images = image_settings(parameters, coarsest)
-    settings = _settings(parameters, particles, k_max, radius, shifts, images, coarsest)
+    if stored is not None and not any(parameters[name] for name in _PREPARATION):
+        images = stored.images
+    settings = _settings(parameters, particles, stored, k_max, radius, shifts, images, coarsest)
     rule = power_rule(settings.grid, radius, ctf_arguments(particles, np.arange(len(particles))))
     banks = _banks(structures, settings, rule, device, parameters["precision"] == "double")
     tables = [_views(parameters, s, stored, k_max) for s, stored in zip(structures, tables)]
@@ -244,14 +251,13 @@ def _shifts(parameters, box: float, pixel_size: float) -> ShiftGrid:
     return grid_by_radius(reach, parameters["shift_step"] or pixel_size)
 
 
-def _settings(parameters, particles, k_max, radius, shifts, images, pixel_size) -> PolarSettings:
+def _settings(parameters, particles, stored: PolarSettings | None, k_max, radius, shifts, images, pixel_size) -> PolarSettings:
     """Grid and window; those of coefficients that the particles have, where they serve."""
     margin = 0.0
     if parameters["search"] != "exhaustive":
         # Local shifts are about the input origins, which themselves may be far out.
         margin = float(np.hypot(particles.origin_x, particles.origin_y).max(initial=0.0))
     reach = shifts.reach + max(shifts.step) / 2 + margin
-    stored = CoefficientCache.stored_settings(particles)
     if stored is not None:
         if stored.serves(k_max, radius, reach, images, parameters["precision"]):
             return stored

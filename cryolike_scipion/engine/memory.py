@@ -12,6 +12,8 @@ __all__ = ["Budget", "available_memory", "budget"]
 
 _GIB = 2.0**30
 _MOST_IMAGES, _FEWEST_IMAGES = 256, 8
+# A chunk is what a killed run loses: about so long, on a machine of this speed.
+_CHUNK_SECONDS, _FLOPS, _SECONDS_PER_ANGLE = 90.0, 3e10, 6e-9
 _BLOCK_BYTES = 48e6  # of inner products: larger blocks leave the cache and gain nothing
 
 
@@ -48,7 +50,9 @@ def budget(parameters: dict[str, Any], setup: Setup) -> Budget:
     grid, bank = setup.settings.grid, setup.banks[0]
     views = max(len(table) for table in setup.tables)
     per_image = 8 * grid.n_radii * grid.n_half * 6 + 16 * views + 8 * len(setup.rule.radii) * setup.rule.n_orders
-    chunk = int(max(_FEWEST_IMAGES, min(_MOST_IMAGES, 0.2 * total / per_image)))
+    per_pose_seconds = 8 * bank.n_orders * grid.n_radii / _FLOPS + _SECONDS_PER_ANGLE * setup.n_inplane
+    seconds = max(1e-3, views * len(setup.shifts) * per_pose_seconds)
+    chunk = int(max(_FEWEST_IMAGES, min(_MOST_IMAGES, 0.2 * total / per_image, _CHUNK_SECONDS / seconds)))
     chunk = parameters["batch_images"] or chunk
     per_pose = 4 * setup.n_inplane + 16 * bank.n_orders
     block_views = parameters["batch_templates"] or 128

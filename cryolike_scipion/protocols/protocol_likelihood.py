@@ -34,7 +34,7 @@ _SEARCHES = get("likelihood", "search").choices
 _EXHAUSTIVE, _LOCAL, _FIXED = (_SEARCHES.index(name) for name in ("exhaustive", "local", "fixed"))
 
 _GRID = ("max_shift", "shift_step", "shifts_x", "shifts_y", "angular_step", "levels")
-_MODEL = ("noise", "scale", "pilot", "priors", "posterior_angle", "posterior_shift", "keep")
+_MODEL = ("scale", "pilot", "priors", "posterior_angle", "posterior_shift", "keep")
 _RESOURCES = ("bad_images", "memory", "precision", "batch_images", "batch_templates")
 
 
