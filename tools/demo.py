@@ -212,10 +212,14 @@ class _Runner:
         print(f"{label} …", flush=True)
         self._project.launchProtocol(protocol, wait=False)
         seen = 0
-        while protocol.isActive():
-            time.sleep(0.3)
-            self._project._updateProtocol(protocol)
-            seen = self._show(protocol, seen)
+        try:
+            while protocol.isActive():
+                time.sleep(0.3)
+                self._project._updateProtocol(protocol)
+                seen = self._show(protocol, seen)
+        except KeyboardInterrupt:
+            self._project.stopProtocol(protocol)
+            raise SystemExit(f"{label}: stopped") from None
         protocol = self._project.getProtocol(protocol.getObjId(), fromRuns=False)
         if not protocol.isFinished():
             log = Path(protocol.getLogPaths()[1])
