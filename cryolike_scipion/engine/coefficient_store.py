@@ -54,9 +54,10 @@ class CoefficientCache:
     @staticmethod
     def stored_settings(particles: Particles) -> PolarSettings | None:
         """Settings of the first coefficients that the particles point to, if there are any that can be read."""
-        if not particles.coefficients:
+        pointer = next((text for text in particles.coefficients or [] if "@" in text), None)
+        if pointer is None:
             return None
-        path = _resolve(particles.coefficients[0], particles.source.parent)[0]
+        path = _resolve(pointer, particles.source.parent)[0]
         try:
             with h5py.File(path, "r") as file:
                 return PolarSettings.from_plain(json.loads(file.attrs["settings"]))

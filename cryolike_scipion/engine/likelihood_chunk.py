@@ -116,7 +116,7 @@ def pilot_images(
             if tick is not None:
                 tick(STAGES * len(rows))
         else:
-            integral, _ = _integrate(setup, k, images, rows, prior, templates, blocks, None, max_bytes, keep_samples=1024,
+            integral, _ = _integrate(setup, k, images, rows, prior, templates, blocks, None, max_bytes, keep_samples=256,
                                        tick=tick)
             found = integral.samples or []
         for own, one in zip(samples, found):

@@ -26,6 +26,7 @@ from .optima import KEEP, tensor_bytes
 from .particle_star import write_particles
 from .progress import Progress
 from .report_run import REPORT, write_report
+from .resample import density_on_grid
 from .results import Quantity, Results, columns_for_star
 from .scale_prior import learn_scale
 
@@ -182,10 +183,11 @@ def _meaning_of_kept(keep: str, value: bool) -> str:
 
 def _write(out: Path, setup: Setup, results: Results, parameters: dict[str, Any]) -> None:
     (out / "structures").mkdir(exist_ok=True)
+    group = setup.particles.optics[0]
     for k, structure in enumerate(setup.structures, start=1):
         with atomic_path(out / "structures" / f"{k:03d}.mrc") as temporary, mrcfile.new(temporary, overwrite=True) as file:
-            file.set_data(np.asarray(structure.density, dtype=np.float32))
-            file.voxel_size = structure.pixel_size
+            file.set_data(density_on_grid(structure, group.box, group.pixel_size))
+            file.voxel_size = group.pixel_size
     results.save(out)
     write_report(results, out / REPORT, out.resolve().name)
     write_particles(out / "particles.star", setup.particles, columns_for_star(results, setup.particles))

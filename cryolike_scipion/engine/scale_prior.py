@@ -41,7 +41,7 @@ class ScaleFit:
     images: int
 
 
-def learn_scale(images: list[PilotImage], start: ScalePrior, iterations: int = 200, tolerance: float = 1e-5) -> ScaleFit:
+def learn_scale(images: list[PilotImage], start: ScalePrior, iterations: int = 100, tolerance: float = 1e-4) -> ScaleFit:
     """Fit mu and tau.
 
     Parameters
