@@ -85,7 +85,7 @@ def integrate(
     prior: ScalePrior,
     grid: PolarGrid,
     near: PoseWindow,
-    division: Division = Division(),
+    division: Division,
     confinement: Confinement | None = None,
     keep_samples: int = 0,
     max_bytes: float = 1e9,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def convert(
         If an image cannot be used and ``bad_images`` is "stop".
     """
     status = np.zeros(len(indices), dtype=np.uint8)
-    found = {} if cache is None else cache.find(particles, indices)
+    found: dict[int, tuple[Path, int]] = {} if cache is None else cache.find(particles, indices)
     fresh = np.array([i for i in range(len(indices)) if i not in found], dtype=np.int64)
     parts: list[tuple[np.ndarray, PolarImages]] = []
     if len(fresh):
@@ -72,7 +73,7 @@ def convert(
         if good.any():
             rows = fresh[good]
             parts.append((rows, _transform(particles, indices[rows], images[good], settings, rule, device)))
-    if found:
+    if cache is not None and found:
         rows = np.array(sorted(found), dtype=np.int64)
         parts.append((rows, _stored(particles, indices[rows], [found[i] for i in rows], cache, settings, rule, device)))
     if not parts:

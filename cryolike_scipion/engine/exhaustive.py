@@ -155,7 +155,7 @@ def _absorb(
     result: GridScores, rows: slice, first: int, b: Tensor, scores: GridEvidence, log_weights: Tensor, screen: bool
 ) -> None:
     """Fold one block of raw inner products [m, o, v, g] into the result."""
-    m, o, v, g = b.shape
+    _, o, _, g = b.shape
     highest = b.amax(dim=3) - scores.offset.transpose(1, 2)
     # Where <T,T> does not depend on psi the score rises with b: its maximum over psi is at the largest b.
     peak = scores.mean_evidence.log_ratio(highest.transpose(1, 2)).transpose(1, 2)

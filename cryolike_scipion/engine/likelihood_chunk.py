@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from .adaptive import Integral, PoseSamples, integrate
 from .conversion import Converted, convert

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from . import symmetry
 from .coefficient_store import CoefficientCache
 from .errors import InputError
 from .fingerprint import file_sha256
-from .image_prep import ImageSettings, soft_disc
+from .image_prep import ImageSettings
 from .particles import Particles, read_particles
-from .polar_grid import fft_friendly, inplane_count, largest_ring_number
+from .polar_grid import fft_friendly, inplane_count
 from .polar_images import Window
 from .polar_settings import PolarSettings
 from .pose_cells import Division
@@ -152,7 +150,7 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
         k_max = min(k_max, 1 / parameters["resolution"])
     elif stored is not None:
         k_max = min(k_max, stored.k_max)
-    structures, entries, tables = _structures(parameters, k_max)
+    structures, entries, ready = _structures(parameters, k_max)
     k_max = min([k_max] + [s.k_max for s in structures])
     structures = [_cut(s, k_max) for s in structures]
     radius = max(s.radius for s in structures)
@@ -164,10 +162,9 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     settings = _settings(parameters, particles, stored, k_max, radius, shifts, images, coarsest)
     rule = power_rule(settings.grid, radius, ctf_arguments(particles, np.arange(len(particles))))
     banks = _banks(structures, settings, rule, device, parameters["precision"] == "double")
-    tables = [_views(parameters, s, stored, k_max) for s, stored in zip(structures, tables)]
-    if search == "local":
-        tables = [healpix_views(table.step_deg * 1.001) if len(symmetry.rotations(s.symmetry)) > 1 else table
-                  for table, s in zip(tables, structures)]
+    tables = [_views(parameters, s, views, k_max) for s, views in zip(structures, ready)]
+    if search == "local":  # an input pose may be any of its symmetry mates
+        tables = [table if table.symmetry == "C1" else healpix_views(table.step_deg * 1.001) for table in tables]
     orders = max(bank.n_orders for bank in banks)
     n_inplane = max(inplane_count(orders - 1), fft_friendly(int(np.ceil(360 / (1.6 * max(t.step_deg for t in tables))))))
     cache = CoefficientCache(settings, particles.source.parent) if particles.coefficients else None

@@ -52,11 +52,11 @@ class Optima:
         c = images.projected_power.to(b)[:, None, None]
         cc = (b.transpose(1, 2) - scores.offset[:, :, None]) / torch.sqrt(scores.power * c)[:, :, None]
         rows = slice(start, start + m)
+        if self.position is None:
+            self.value[rows, first : first + v] = cc.float()
+            return
         if "v" not in self._over:
             views = slice(first, first + v)
-            if not self._over:
-                self.value[rows, views] = cc.float()
-                return
             best, where = cc.flatten(2).max(dim=2)
             self.value[rows, views] = best.float()
             self.position[rows, views] = where.int()

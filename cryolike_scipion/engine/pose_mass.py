@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from . import symmetry
-from .rotations import matrix_from_euler
 
 __all__ = ["PoseWindow", "pose_mass"]
 

@@ -33,11 +33,10 @@ class PilotImage:
 
 @dataclass(frozen=True)
 class ScaleFit:
-    """The learned prior, the fraction of pilot images that look like particles, and the number of iterations."""
+    """The learned prior, the fraction of pilot images that look like particles, and how many there were."""
 
     prior: ScalePrior
     particle_fraction: float
-    iterations: int
     images: int
 
 
@@ -55,11 +54,10 @@ def learn_scale(images: list[PilotImage], start: ScalePrior, iterations: int = 1
         Stop when mu/tau and ln tau change by less.
     """
     if len(images) < _MIN_IMAGES:
-        return ScaleFit(start, 1.0, 0, len(images))
+        return ScaleFit(start, 1.0, len(images))
     packed = [_Packed(image) for image in images]
     prior, fraction = start, 0.9
-    done = 0
-    for done in range(1, iterations + 1):
+    for _ in range(iterations):
         statistics = np.array([p.expectations(prior, fraction) for p in packed])
         particle = statistics[:, 0]
         s0, s1, s2 = (particle @ statistics[:, i] for i in (1, 2, 3))
@@ -70,7 +68,7 @@ def learn_scale(images: list[PilotImage], start: ScalePrior, iterations: int = 1
         prior = ScalePrior(float(mu), tau)
         if moved < tolerance:
             break
-    return ScaleFit(prior, fraction, done, len(images))
+    return ScaleFit(prior, fraction, len(images))
 
 
 class _Packed:
