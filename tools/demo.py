@@ -220,6 +220,7 @@ class _Runner:
         except KeyboardInterrupt:
             self._project.stopProtocol(protocol)
             raise SystemExit(f"{label}: stopped") from None
+        self._show(protocol, seen)
         protocol = self._project.getProtocol(protocol.getObjId(), fromRuns=False)
         if not protocol.isFinished():
             log = Path(protocol.getLogPaths()[1])
