@@ -27,7 +27,7 @@ def test_the_demo_finds_structures_and_poses_and_says_where_everything_is(tmp_pa
     assert float(lines["shift error, median"].split()[0]) < 1
     for name in ("Scipion project", "STAR file", "report", "picture"):
         assert Path(lines[name].strip()).exists(), name
-    assert "likelihood: 100% (16/16" in run.stdout
+    assert "likelihood: 100% (" in run.stdout
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
