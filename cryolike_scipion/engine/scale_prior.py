@@ -51,7 +51,7 @@ def learn_scale(images: list[PilotImage], start: ScalePrior, iterations: int = 1
     iterations : int
         At most so many.
     tolerance : float
-        Stop when mu/tau and ln tau change by less.
+        Stop when mu/(tau lambda), for the images' mean noise, and ln tau change by less.
     """
     if len(images) < _MIN_IMAGES:
         return ScaleFit(start, 1.0, len(images))
@@ -64,7 +64,7 @@ def learn_scale(images: list[PilotImage], start: ScalePrior, iterations: int = 1
         mu = max(s1 / s0, 0.0)
         tau = float(np.sqrt(max((s2 - 2 * mu * s1 + mu**2 * s0) / particle.sum(), 1e-12)))
         fraction = float(np.clip(particle.mean(), 0.01, 0.99))
-        moved = abs(mu - prior.mu) / tau + abs(np.log(tau / prior.tau))
+        moved = abs(mu - prior.mu) * np.sqrt(s0 / particle.sum()) / tau + abs(np.log(tau / prior.tau))
         prior = ScalePrior(float(mu), tau)
         if moved < tolerance:
             break
