@@ -24,12 +24,12 @@ def write_map(path, density, pixel=PIXEL):
     return str(path)
 
 
-def write_maps(folder, count=2, box=BOX, symmetry="C1", **options):
+def write_maps(folder, number=2, box=BOX, symmetry="C1", **options):
     """Write different structures of blobs; return their paths."""
     settings = {"count": 8, "radius": 20.0, "sigma": 5.0, **options}
     return [
         write_map(Path(folder) / f"map_{i + 1}.mrc", Blobs.random(40 + i, symmetry=symmetry, **settings).structure(box).density)
-        for i in range(count)
+        for i in range(number)
     ]
 
 
