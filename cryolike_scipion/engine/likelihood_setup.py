@@ -100,7 +100,7 @@ def parse_rows(text: str | None, count: int) -> np.ndarray:
         return np.arange(count)
     first, colon, last = text.partition(":")
     try:
-        begin = int(first) if first.strip() else 1
+        begin = int(first) if first.strip() or not colon else 1
         end = (int(last) if last.strip() else count) if colon else begin
     except ValueError:
         raise InputError(f"rows {text!r} is no range", remedy="Give A:B, such as 1:1000.") from None
