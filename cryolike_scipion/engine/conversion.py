@@ -10,13 +10,15 @@ import torch
 
 from .coefficient_store import CoefficientCache
 from .errors import InputError
-from .image_stacks import OK, read_images
+from .image_stacks import CONSTANT, OK, read_images
 from .particles import Particles
 from .polar_images import PolarImages, offset_weights, padded_size, polar_images
 from .polar_settings import PolarSettings
 from .template_power import PowerRule, ctf_arguments, delocalisation, power_weights
 
 __all__ = ["Converted", "convert"]
+
+_BATCH_BYTES = 2**28  # of padded transforms
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,19 @@ def convert(
         good = fresh_status == OK
         if good.any():
             rows = fresh[good]
-            parts.append((rows, _transform(particles, indices[rows], images[good], settings, rule, device)))
+            made = _transform(particles, indices[rows], images[good], settings, rule, device)
+            flat = ~_has_contrast(made)
+            if flat.any():
+                first = int(indices[rows[flat][0]])
+                if bad_images == "stop":
+                    raise InputError(particles.problem(
+                        first, "the image has no contrast inside the mask and the resolution limit",
+                        "Remove the particle, or use --bad-images flag",
+                    ))
+                status[rows[flat]] = CONSTANT
+                rows, made = rows[~flat], made.take(torch.from_numpy(np.flatnonzero(~flat)))
+            if len(rows):
+                parts.append((rows, made))
     if cache is not None and found:
         rows = np.array(sorted(found), dtype=np.int64)
         parts.append((rows, _stored(particles, indices[rows], [found[i] for i in rows], cache, settings, rule, device)))
@@ -84,22 +98,41 @@ def convert(
     return Converted(joined.take(torch.from_numpy(order)), usable[order], status)
 
 
+def _has_contrast(images: PolarImages) -> np.ndarray:
+    """Whether an image holds more than an offset: bool [m]."""
+    power = images.projected_power.cpu().numpy()
+    return np.isfinite(power) & (power > 1e-12 * images.image_power.cpu().numpy()) & (power > 0)
+
+
 def _transform(particles, rows, images, settings: PolarSettings, rule, device) -> PolarImages:
     group = particles.optics[particles.optics_index[rows[0]]]
     arguments = ctf_arguments(particles, rows, device)
     spread = delocalisation(ctf_arguments(particles, np.arange(len(particles))), settings.k_max)
     kind = torch.float64 if settings.precision == "double" else torch.float32
-    return polar_images(
-        torch.as_tensor(images, dtype=kind, device=device),
-        torch.as_tensor(particles.sign[rows], device=device),
-        arguments,
-        settings.images,
-        settings.grid,
-        rule,
-        settings.window,
-        group.pixel_size,
-        padded_size(images.shape[-1], group.pixel_size, settings.window, spread),
-    )
+    padded = padded_size(images.shape[-1], group.pixel_size, settings.window, spread)
+    batch = max(1, _BATCH_BYTES // (32 * padded**2))
+    parts = []
+    for start in range(0, len(rows), batch):
+        part = slice(start, start + batch)
+        parts.append(polar_images(
+            _without_mean(torch.as_tensor(images[part], dtype=kind, device=device)),
+            torch.as_tensor(particles.sign[rows[part]], device=device),
+            {name: values[part] for name, values in arguments.items()},
+            settings.images,
+            settings.grid,
+            rule,
+            settings.window,
+            group.pixel_size,
+            padded,
+        ))
+    return parts[0] if len(parts) == 1 else PolarImages.join(parts)
+
+
+def _without_mean(pixels: torch.Tensor) -> torch.Tensor:
+    """Images [m, N, N] less their means."""
+    # The offset is a free parameter. A large one (raw grey values) would cost digits, and what of it the CTF carries over the
+    # edge of the box is not in the inner product of template and box.
+    return pixels - pixels.double().mean(dim=(1, 2), keepdim=True).to(pixels)
 
 
 def _stored(particles, rows, places, cache: CoefficientCache, settings: PolarSettings, rule, device) -> PolarImages:

@@ -22,6 +22,7 @@ from .pose_cells import Division
 from .pose_mass import PoseWindow
 from .results import StructureEntry
 from .shifts import ShiftGrid, grid_by_count, grid_by_radius
+from .structure_posteriors import prior_probabilities
 from .structures import Structure, load, read_structure, structure_files
 from .template_bank import TemplateBank, mean_band_power
 from .template_power import PowerRule, ctf_arguments, power_rule
@@ -196,6 +197,7 @@ def _structures(parameters, k_max) -> tuple[list[Structure], list[StructureEntry
     if parameters["labels"] and len(parameters["labels"]) != len(paths):
         raise InputError(f"{len(parameters['labels'])} labels for {len(paths)} structures", remedy="Give one each.")
     groups = one_each(parameters["symmetry"], len(paths), "symmetries")
+    prior_probabilities(parameters["priors"], len(paths))  # used at the end, refused before the work
     structures, entries, tables = [], [], []
     for path, label, group in zip(paths, labels, groups):
         ready = path.suffix.lower() == ".h5"
