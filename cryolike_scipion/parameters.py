@@ -275,7 +275,7 @@ _TEMPLATES = (
     Parameter(
         "angular_step", "float", unit="degree", metavar="DEG", above=0,
         help="Angle between neighbouring views. A larger step gives fewer views, faster and coarser. "
-             "Default: 7.5."),
+             "Default: from the structure's size and the resolution."),
     Parameter(
         "views", "path", metavar="FILE", expert=True,
         help="A text or STAR file of viewing directions to use in place of a regular set: rot and tilt in "
@@ -284,7 +284,7 @@ _TEMPLATES = (
     *_ATOMS,
     Parameter("preview", "int", default=200, unit="views", metavar="N", minimum=0, expert=True,
               help="At most this many views go into the MRC stack to look at. 0 writes none."),
-    *_COMPUTE, _MEMORY, _PRECISION, _OUT)
+    _THREADS, _PRECISION, _OUT)
 
 _PARTICLES_VERB = (
     _PARTICLES, *_IMAGES, _MASK_DIAMETER, _RESOLUTION,
@@ -292,7 +292,8 @@ _PARTICLES_VERB = (
         "downsample", "int", unit="pixel", metavar="N", minimum=8, expert=True,
         help="Cut the Fourier transform to that of a box of N pixels. A smaller N is faster and holds less "
              "detail. Default: the box as it is."),
-    _BAD_IMAGES, *_COMPUTE, _MEMORY, _PRECISION, _BATCH_IMAGES, _RESTART, _OUT)
+    _BAD_IMAGES, *_COMPUTE, _PRECISION,
+    replace(_BATCH_IMAGES, help="Images handled together. More use more memory. Default: 256."), _RESTART, _OUT)
 
 _LIKELIHOOD = (
     _PARTICLES,
@@ -313,7 +314,7 @@ _LIKELIHOOD = (
     Parameter(
         "shift_step", "float", unit="Å", metavar="A", above=0, expert=True,
         help="Distance between the shifts of the first grid. A larger step is faster and coarser. Default: "
-             "one pixel of the particles."),
+             "half the resolution limit, at least one pixel."),
     Parameter("shifts_x", "int", metavar="N", minimum=1, expert=True,
               help="Number of shifts along x, from -max to +max, in place of a shift step."),
     Parameter("shifts_y", "int", metavar="N", minimum=1, expert=True,
@@ -372,7 +373,7 @@ _MERGE = (
     _OUT)
 
 _RUN_DIR = Parameter("run", "path", metavar="OUT_DIR", required=True, positional=True,
-                     help="Output folder of 'likelihood' or 'merge'.")
+                     help="Output folder of 'likelihood' (for 'report' also of 'merge').")
 
 _INSPECT = (
     _RUN_DIR,
@@ -427,7 +428,7 @@ _SIMULATE = (
     Parameter("offset_spread", "float", default=0.0, metavar="X", minimum=0, expert=True,
               help="Standard deviation of a constant added to each particle, in units of the noise."),
     Parameter("seed", "int", default=1, metavar="N", minimum=0, help="Seed of the random numbers."),
-    *_ATOMS, *_COMPUTE, _OUT)
+    *_ATOMS, _THREADS, _OUT)
 
 _RUN = (
     Parameter("job", "path", metavar="FILE", required=True,

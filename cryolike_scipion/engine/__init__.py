@@ -39,5 +39,9 @@ def run(verb: str, progress: Optional[Progress] = None, **given: Any) -> None:
         from .compute import choose_device
 
         parameters["device"] = choose_device(parameters["device"])
+    if parameters.get("threads") is not None:
+        from .compute import use_threads
+
+        use_threads(parameters["threads"])
     module = importlib.import_module(f"{__name__}.{verb}_run")
     module.run(parameters, Progress() if progress is None else progress)

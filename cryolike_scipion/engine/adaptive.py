@@ -124,7 +124,9 @@ def integrate(
         if not active:
             break
         split_shifts = divide and len(shifts) > 1
-        picks = {i: choose_cells(cells[i], division if divide else None) for i in active}
+        # A local search scores all its cells first; else only what holds the mass is looked at again.
+        chosen_by = None if confinement is not None and not divide else division
+        picks = {i: choose_cells(cells[i], chosen_by, divide) for i in active}
         next_table = children(level_table, np.arange(len(level_table))) if divide else level_table
         if 360 / inplane > 1.6 * next_table.step_deg:
             inplane = fft_friendly(2 * inplane)
@@ -136,7 +138,7 @@ def integrate(
                 origins = cells[i].origins[chosen]
                 if split_shifts:
                     origins, _ = subdivide(origins, step)
-                position = torch.from_numpy(np.searchsorted(union, views))
+                position = torch.from_numpy(np.searchsorted(union, views)).to(templates.orders.device)
                 log_prior = np.log(next_table.weights[views]) - np.log(n_shifts)
                 work.score(cells[i], i, templates.take(position), next_table, views, origins, inplane, log_prior)
                 if tick is not None and number == 0:
@@ -200,17 +202,19 @@ class _Work:
         orders = image_orders(image.matched, self.grid, origins, templates.orders.shape[1])
         known = grid_evidence(image, templates, self.prior, inplane)
         b = correlate(orders, templates.orders, inplane) - known.offset[0][None]  # [o, v, g]
+        device = b.device
         at_zero = matrix_from_euler(table.rot_deg[views], table.tilt_deg[views], 0.0)
         if self.confinement is None:
             allowed = None
             log_prior = log_prior - np.log(inplane)
             highest = b.amax(dim=2)
         else:
-            allowed = torch.from_numpy(self.confinement.inplane(i, at_zero, inplane))
-            log_prior = log_prior - self.confinement.log_views[i] - np.log(allowed.sum(dim=1).numpy())
+            inside_range = self.confinement.inplane(i, at_zero, inplane)
+            log_prior = log_prior - self.confinement.log_views[i] - np.log(inside_range.sum(axis=1))
+            allowed = torch.from_numpy(inside_range).to(device)
             highest = b.masked_fill(~allowed, float("-inf")).amax(dim=2)
         peak = known.mean_evidence.expand((0, slice(None), 0)).log_ratio(highest)
-        weighted = peak + torch.as_tensor(log_prior, dtype=peak.dtype)
+        weighted = peak + torch.as_tensor(log_prior, dtype=peak.dtype, device=device)
         threshold = torch.logsumexp(weighted.flatten(), 0) - 0.5 * float(np.log(weighted.numel())) - SURE
         (oi, vi), stands_for = pick_rows(weighted, threshold, screen=True)
         reference = float(peak.max())
@@ -219,10 +223,14 @@ class _Work:
             chosen, known.evidence.expand(0).expand(vi), torch.full_like(highest[oi, vi], reference),
             None if allowed is None else allowed[vi],
         )
+        weights, chosen = weights.cpu(), chosen.cpu()
+        power = known.power[0, vi].cpu()
+        vi, oi, stands_for = vi.cpu(), oi.cpu(), stands_for.cpu()
         row_prior = torch.exp(torch.as_tensor(log_prior)[vi] - float(log_prior.max()))
         scale = reference + float(log_prior.max())
         row_weight = stands_for * row_prior
-        self._take_over(cells, scale, sums.mass * row_weight, sums.first_moment * row_weight, vi, oi, views, origins)
+        mass, moment = sums.mass.cpu() * row_weight, sums.first_moment.cpu() * row_weight
+        self._take_over(cells, scale, mass, moment, vi, oi, views, origins)
 
         row, angle = np.unravel_index(int(weights.argmax()), tuple(weights.shape))
         view, origin = views[vi[row]], origins[oi[row]]
@@ -236,7 +244,7 @@ class _Work:
         self.result.pose_mass[i] = inside * np.exp(scale - cells.total)
         if self.result.samples is not None:
             self.result.samples[i] = _samples(
-                weights * row_prior[:, None], chosen, known.power[0, vi], log_prior[vi.numpy()], self.keep_samples
+                weights * row_prior[:, None], chosen, power, log_prior[vi.numpy()], self.keep_samples
             )
 
     @staticmethod

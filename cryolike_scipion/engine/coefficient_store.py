@@ -19,7 +19,7 @@ from .particles import Particles
 from .polar_images import PolarImages
 from .polar_settings import PolarSettings, image_hashes
 
-__all__ = ["CoefficientCache", "write_coefficients"]
+__all__ = ["CoefficientCache", "stored_hashes", "write_coefficients"]
 
 
 def write_coefficients(path: Path, images: PolarImages, hashes: list[str], settings: PolarSettings) -> None:
@@ -32,6 +32,15 @@ def write_coefficients(path: Path, images: PolarImages, hashes: list[str], setti
         matched.attrs["unit"] = "grey · Å²"
         for name in CoefficientCache.SCALARS:
             file.create_dataset(name, data=getattr(images, name).cpu().numpy())
+
+
+def stored_hashes(path: Path) -> list[str]:
+    """Hashes of the coefficients in a file, in order; none where it cannot be read."""
+    try:
+        with h5py.File(path, "r") as file:
+            return [h.decode("ascii") for h in file["hash"][()].tolist()]
+    except (OSError, KeyError, UnicodeDecodeError):
+        return []
 
 
 class CoefficientCache:
@@ -98,11 +107,7 @@ class CoefficientCache:
 
     def _stored_hashes(self, path: Path) -> list[str]:
         if path not in self._hashes:
-            try:
-                with h5py.File(path, "r") as file:
-                    self._hashes[path] = [h.decode("ascii") for h in file["hash"][()].tolist()]
-            except (OSError, KeyError, UnicodeDecodeError):
-                self._hashes[path] = []
+            self._hashes[path] = stored_hashes(path)
         return self._hashes[path]
 
 

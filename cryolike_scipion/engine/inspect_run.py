@@ -53,6 +53,10 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     results = load_results(folder)
     place = _place(results, parameters["row"], folder)
     given = dict(results.parameters)
+    if "runs" in given:
+        raise InputError(
+            "the folder is a merged result", folder, remedy="Inspect one of the runs: " + ", ".join(map(str, given["runs"]))
+        )
     scale_prior = given.pop("scale_prior")
     given.pop("polar")
     setup = prepare_run(given, parameters["device"])
@@ -155,8 +159,8 @@ def _landscape(setup: Setup, place: int, k: int, prior: ScalePrior) -> dict[str,
         known = grid_evidence(images, templates, prior, setup.n_inplane)
         b = correlate(orders, templates.orders, setup.n_inplane) - known.offset[0][None]
         logs = known.evidence.expand(0).log_ratio(b)
-        by_view[index] = logs.amax(dim=(0, 2)).numpy()
-        by_shift = np.maximum(by_shift, logs.amax(dim=1).numpy())
+        by_view[index] = logs.amax(dim=(0, 2)).cpu().numpy()
+        by_shift = np.maximum(by_shift, logs.amax(dim=1).cpu().numpy())
     number = f"{k + 1:03d}"
     return {
         f"view_rot_{number}": table.rot_deg,

@@ -82,6 +82,9 @@ def score_chunk(
         )
         arrays["status"][places] = converted.status
         _keep_input_poses(arrays, setup, rows, places)
+        if keep != "pose" and setup.search == "exhaustive":
+            for k in range(count):
+                _store_optima(arrays, k, places[:0], size, _optima(setup, k, 0, keep))
         if converted.images is None:
             continue
         usable = places[converted.usable]
@@ -136,13 +139,17 @@ def _search(
         return None, poses, None
     optima = None
     if keep != "pose" and setup.search == "exhaustive":
-        optima = Optima(keep, len(images), len(setup.tables[k]), len(setup.shifts), setup.n_inplane, setup.device)
+        optima = _optima(setup, k, len(images), keep)
     integral, optima = _integrate(setup, k, images, rows, prior, templates, blocks, optima, max_bytes, tick=tick)
     poses = refine_poses(
         images, integral.rotation, integral.origin, setup.banks[k], prior, reach=max(setup.shifts.step) if
         len(setup.shifts) > 1 else 0.0,
     )
     return integral, poses, optima
+
+
+def _optima(setup: Setup, k: int, images: int, keep: str) -> Optima:
+    return Optima(keep, images, len(setup.tables[k]), len(setup.shifts), setup.n_inplane, setup.device)
 
 
 def _integrate(

@@ -14,6 +14,7 @@ import torch
 from .. import __version__
 from .atomic import atomic_path
 from .chunks import ChunkStore, Manifest
+from .contrast import inverted_share
 from .errors import InputError
 from .exhaustive import BlockSizes
 from .fingerprint import particles_identity
@@ -23,6 +24,7 @@ from .likelihood_chunk import STAGES, TemplateCache, pilot_images, score_chunk
 from .likelihood_setup import Setup, prepare_run
 from .memory import Budget, budget
 from .optima import KEEP, tensor_bytes
+from .own_output import refuse_overwriting
 from .particle_star import write_particles
 from .progress import Progress
 from .report_run import REPORT, write_report
@@ -39,6 +41,8 @@ _FREE = frozenset({"out", "device", "threads", "memory", "batch_images", "batch_
                    "structures", "root"})
 _START_INFORMATION = 100.0  # tau² <T,T> of the prior with which the pilot is searched
 _SMALL_GROUP = 30
+_LEAST_PARTICLES = 0.1  # of a pilot, for its scale to be believed
+_INVERTED = 0.7  # share of inverted particles that raises a warning
 
 
 def run(parameters: dict[str, Any], progress: Progress) -> None:
@@ -57,6 +61,9 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         If particles or structures cannot be used, or an image is bad and ``bad_images`` is "stop".
     """
     out = Path(parameters["out"])
+    written = ("particles.star", "matrix.npy", "scores.h5", REPORT)
+    refuse_overwriting(out, written, [*parameters["particles"], *parameters["structures"]])
+    refuse_overwriting(out / "structures", ("[0-9][0-9][0-9].mrc",), parameters["structures"])
     setup = prepare_run(parameters, parameters["device"])
     _describe(setup)
     limits = budget(parameters, setup)
@@ -82,8 +89,12 @@ def _score(
     store = ChunkStore(manifest)
     templates = TemplateCache(setup, limits.templates)
     blocks = BlockSizes(limits.block_images, limits.block_views)
-    if store.missing() and manifest.scale_prior is None:
-        manifest.set_scale_prior(_learn(setup, parameters, templates, blocks, limits, progress))
+    if manifest.scale_prior is None:
+        _check_contrast(setup, templates, blocks)
+        learned = _learn(setup, parameters, templates, blocks, limits, progress)
+        manifest.set_scale_prior(learned | {"blocks": [limits.block_images, limits.block_views]})
+    else:  # which rows are sampled depends on the blocks
+        blocks = BlockSizes(*manifest.scale_prior["blocks"])
     priors = {int(g): ScalePrior(**values) for g, values in (manifest.scale_prior or {}).get("groups", {}).items()}
     count = len(setup.structures)
     missing = set(store.missing())
@@ -116,6 +127,18 @@ def _score(
     return results
 
 
+def _check_contrast(setup: Setup, templates: TemplateCache, blocks: BlockSizes) -> None:
+    """Warn where most of a few particles fit better with inverted contrast."""
+    if setup.search != "exhaustive":
+        return
+    share = inverted_share(setup, templates[0], blocks)
+    if share is not None and share > _INVERTED:
+        logger.warning(
+            "%.0f %% of the particles looked at fit %s better with inverted contrast: try %s", 100 * share,
+            setup.entries[0].label, "without --invert" if setup.settings.images.invert else "--invert",
+        )
+
+
 def _learn(
     setup: Setup, parameters: dict[str, Any], templates: TemplateCache, blocks: BlockSizes, limits: Budget,
     progress: Progress,
@@ -144,6 +167,13 @@ def _learn(
     learned = {}
     for g, some in images.items():
         fit = learn_scale(some, wide) if len(some) >= _SMALL_GROUP else pooled
+        if fit.particle_fraction < _LEAST_PARTICLES:
+            logger.warning(
+                "scale of optics group %s: only %.0f %% of the pilot look like these structures; a wide prior is used",
+                setup.particles.optics[g].name, 100 * fit.particle_fraction,
+            )
+            learned[str(g)] = {"mu": wide.mu, "tau": wide.tau}
+            continue
         learned[str(g)] = {"mu": fit.prior.mu, "tau": fit.prior.tau}
         logger.info(
             "scale of optics group %s: mean %.4g, width %.3g of the noise, from %d particles (%.0f %% of them informative)",
@@ -239,5 +269,5 @@ def _conclude(out: Path, results: Results) -> None:
         found = ", ".join(f"{n} {name}" for n, name in zip(counts[1:], STATUS_NAMES[1:]) if n)
         logger.warning("%d of %d images could not be scored: %s", int((~good).sum()), len(good), found)
     if good.any() and float(np.median(results.of_best("cc")[good])) < 0:
-        logger.warning("most particles correlate negatively with their best projections: try --invert")
+        logger.warning("most particles correlate negatively with their projections: try to invert the contrast")
     logger.info("results: %s", out)

@@ -26,19 +26,18 @@ from .structure_posteriors import prior_probabilities
 from .structures import Structure, load, read_structure, structure_files
 from .template_bank import TemplateBank, mean_band_power
 from .template_power import PowerRule, ctf_arguments, power_rule
-from .views import ViewTable, healpix_views
+from .views import ViewTable, first_step_deg, healpix_views
 
 __all__ = ["Setup", "image_settings", "parse_rows", "prepare_run"]
 
 logger = logging.getLogger(__name__)
 
-# Views are this fraction of the finest detail's turn apart: a step moves the rim of the particle by 0.5/k_max.
-_STEP_PER_DETAIL = 0.5
-_COARSEST_STEP, _FINEST_STEP = 7.5, 1.5
 _SOFT_VOXELS = 2.0
 # Where none of these is asked for, converted particles are compared as they were converted.
 _PREPARATION = ("mask_diameter", "invert", "background_diameter", "no_normalise")
 _SCALE_VIEWS = 200
+# Maps of one reconstruction, or models of one complex, differ less in power than this; maps of different origin, more.
+_ONE_GREY_SCALE = 3.0
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     structures = [_cut(s, k_max) for s in structures]
     radius = max(s.radius for s in structures)
     box = max(group.box * group.pixel_size for group in particles.optics)
-    shifts = _shifts(parameters, box, coarsest)
+    shifts = _shifts(parameters, box, max(coarsest, 0.5 / k_max))
     images = image_settings(parameters, coarsest)
     if stored is not None and not any(parameters[name] for name in _PREPARATION):
         images = stored.images
@@ -237,17 +236,20 @@ def _cut(structure: Structure, k_max: float) -> Structure:
     )
 
 
-def _shifts(parameters, box: float, pixel_size: float) -> ShiftGrid:
+def _shifts(parameters, box: float, step: float) -> ShiftGrid:
+    """The first grid of shifts; ``step`` (Å) where none is asked for."""
     if parameters["search"] == "fixed":
-        return grid_by_radius(0.0, pixel_size)
+        return grid_by_radius(0.0, step)
     reach = 0.1 * box if parameters["max_shift"] is None else parameters["max_shift"]
     counts = parameters["shifts_x"], parameters["shifts_y"]
+    if reach == 0:
+        return grid_by_radius(0.0, step)
     if counts != (None, None):
         if parameters["shift_step"] is not None:
             raise InputError("both a shift step and numbers of shifts are given", remedy="Give one of them.")
         first = counts[0] or counts[1]
         return grid_by_count(first, counts[1] or first, reach)
-    return grid_by_radius(reach, parameters["shift_step"] or pixel_size)
+    return grid_by_radius(reach, min(parameters["shift_step"] or step, reach))
 
 
 def _settings(parameters, particles, stored: PolarSettings | None, k_max, radius, shifts, images, pixel_size) -> PolarSettings:
@@ -265,23 +267,41 @@ def _settings(parameters, particles, stored: PolarSettings | None, k_max, radius
 
 
 def _banks(structures, settings, rule: PowerRule, device, double) -> list[TemplateBank]:
-    """Banks on one grey scale: the mean of <T,T> over views and structures is one."""
+    """Banks whose mean <T,T> over views is one: over all structures of one grey scale together."""
     banks = [TemplateBank(s, settings.grid, rule, 1.0, device, double) for s in structures]
     few = healpix_views(float(np.rad2deg(np.sqrt(4 * np.pi / _SCALE_VIEWS))))
-    power = np.mean([mean_band_power(b.slices(few.rotations()), few.weights, settings.grid) for b in banks])
-    for structure, bank in zip(structures, banks):
-        if not power > 0:
+    power = np.array([mean_band_power(b.slices(few.rotations()), few.weights, settings.grid) for b in banks])
+    for structure, own in zip(structures, power):
+        if not own > 0:
             raise InputError("structure has no density within the band", file=structure.source, remedy="Check the map.")
-        bank.scale = float(power**-0.5)
+    for members in _grey_scales(structures, power):
+        for k in members:
+            banks[k].scale = float(power[members].mean() ** -0.5)
+        if len(members) < len(banks):
+            logger.info("on a grey scale of their own: %s", ", ".join(structures[k].label for k in members))
     return banks
 
 
+def _grey_scales(structures: list[Structure], power: np.ndarray) -> list[list[int]]:
+    """Structures that share one grey scale: those of one kind whose band powers lie within `_ONE_GREY_SCALE` of each other."""
+    groups: list[list[int]] = []
+    for k in np.argsort(power, kind="stable"):
+        fits = [g for g in groups if structures[g[0]].kind == structures[k].kind and power[k] < _ONE_GREY_SCALE * power[g[0]]]
+        if fits:
+            fits[0].append(int(k))
+        else:
+            groups.append([int(k)])
+    return groups
+
+
 def _views(parameters, structure: Structure, stored: ViewTable | None, k_max: float) -> ViewTable:
-    """Views of the first grid: as asked for, else as the templates have them where these are fine enough."""
-    step = parameters["angular_step"]
-    if step is None:
-        turn = float(np.rad2deg(_STEP_PER_DETAIL / (k_max * structure.radius)))
-        step = min(max(turn, _FINEST_STEP), _COARSEST_STEP)
-        if stored is not None and stored.step_deg <= step:
-            return stored
-    return healpix_views(step, structure.symmetry)
+    """Views of the first grid: as asked for, else as the templates have them, else by the finest detail."""
+    wanted = first_step_deg(structure.radius, k_max)
+    if parameters["angular_step"] is None and stored is not None:
+        if stored.step_deg > 1.3 * wanted:
+            logger.warning(
+                "%s: the templates' views are %.1f° apart, and %.1f° would suit the detail compared", structure.label,
+                stored.step_deg, wanted,
+            )
+        return stored
+    return healpix_views(parameters["angular_step"] or wanted, structure.symmetry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from .results import (
     load_results,
 )
 from .structure_posteriors import prior_probabilities
+
+logger = logging.getLogger(__name__)
 
 # Parameters that may differ between runs that are merged: what differs by purpose, and where and how fast
 # they ran.
@@ -52,8 +55,11 @@ _FREE = frozenset(
         "atom_radius",
         "residue_model",
         "select",
+        "scale_prior",  # learned by each run from its own particles and structures: compared below
+        "polar",
     }
 )
+_PRIOR_TOLERANCE = 0.1
 # The null's log density does not depend on structures, so the same images give the same one.
 _NULL_TOLERANCE = 1e-5
 
@@ -141,6 +147,15 @@ def _read(folder: Path) -> _Run:
 def _check_compatible(first: _Run, other: _Run) -> None:
     """Whether two runs are of the same particles and were made alike."""
     a, b = first.results.parameters, other.results.parameters
+    _compare_priors(first, other)
+    for name in ("k_max", "images"):
+        one, two = (p.get("polar", {}).get(name) for p in (a, b))
+        if one != two:
+            raise InputError(
+                f"{name} of the polar grid is {two!r}, and {one!r} in {first.folder}",
+                other.folder,
+                remedy="Merge runs that were made with the same --resolution and preparation of images",
+            )
     for name in sorted({*a, *b} - _FREE):
         if a.get(name) != b.get(name):
             raise InputError(
@@ -154,6 +169,21 @@ def _check_compatible(first: _Run, other: _Run) -> None:
             other.folder,
             remedy="Merge runs of the same particles; to join particle files give them all to likelihood",
         )
+
+
+def _compare_priors(first: _Run, other: _Run) -> None:
+    """Warn where two runs learned different contrasts: then their log-likelihoods are not those of one run."""
+    one, two = (run.results.parameters.get("scale_prior") or {} for run in (first, other))
+    for group in sorted({*one.get("groups", {})} & {*two.get("groups", {})}):
+        a, b = one["groups"][group], two["groups"][group]
+        if a.get("flat") or b.get("flat"):
+            continue
+        if abs(a["mu"] - b["mu"]) > _PRIOR_TOLERANCE * max(abs(a["mu"]), abs(b["mu"])):
+            logger.warning(
+                "%s and %s learned different contrasts (%.4g and %.4g) in optics group %s: probabilities between their "
+                "structures are approximate; one run over all structures is exact",
+                first.folder, other.folder, a["mu"], b["mu"], int(group) + 1,
+            )
 
 
 def _all_structures(runs: Sequence[_Run]) -> list[StructureEntry]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .coefficient_store import write_coefficients
+from .coefficient_store import stored_hashes, write_coefficients
 from .conversion import convert
 from .errors import InputError
 from .image_stacks import STATUS_NAMES
 from .likelihood_setup import image_settings
+from .own_output import refuse_overwriting
 from .particle_star import write_particles
 from .particles import Particles, read_particles
 from .polar_images import Window
@@ -46,6 +47,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         If the particles cannot be used, or an image is bad and ``bad_images`` is "stop".
     """
     out = Path(parameters["out"])
+    refuse_overwriting(out, ("particles.star", "polar-*.h5"), parameters["particles"])
     out.mkdir(parents=True, exist_ok=True)
     particles = read_particles(
         parameters["particles"],
@@ -60,15 +62,21 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     written = set()
     progress.start(len(particles), "convert", "particles")
     for group, rows in _chunks(particles, parameters["batch_images"] or _CHUNK):
+        path = out / f"polar-{group + 1:02d}-{int(rows[0]) + 1:08d}.h5"
+        written.add(path.name)
+        wanted = [hashes[i] for i in rows]
+        if not parameters["restart"] and stored_hashes(path) == wanted:  # an earlier run finished this file
+            for place, i in enumerate(rows, start=1):
+                pointers[i], made[i] = f"{place:06d}@{os.fspath(path)}", hashes[i]
+            progress.update(len(rows))
+            continue
         converted = convert(
             particles, rows, settings, rule, parameters["bad_images"], device=parameters["device"]
         )
         statuses[rows] = converted.status
         if converted.images is not None:
             usable = rows[converted.usable]
-            path = out / f"polar-{group + 1:02d}-{int(rows[0]) + 1:08d}.h5"
             write_coefficients(path, converted.images, [hashes[i] for i in usable], settings)
-            written.add(path.name)
             for place, i in enumerate(usable, start=1):
                 pointers[i], made[i] = f"{place:06d}@{os.fspath(path)}", hashes[i]
         progress.update(len(rows))

@@ -130,8 +130,8 @@ def _heaviest(log_mass: np.ndarray, division: Division, most: int) -> np.ndarray
     return order[: min(count, most)]
 
 
-def choose_cells(cells: Cells, division: Division | None) -> tuple[np.ndarray, np.ndarray]:
-    """Pick views and shifts to divide (all, and no division, with None): ids of the views to score, indices of the shifts.
+def choose_cells(cells: Cells, division: Division | None, divide: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Pick views and shifts (all with None): ids of the views to score, divided or not, and indices of the shifts.
 
     What is not picked moves to the mass left behind.
     """
@@ -151,4 +151,4 @@ def choose_cells(cells: Cells, division: Division | None) -> tuple[np.ndarray, n
     if np.isfinite(cells.left_log_mass):
         cells.left_mean_log = float(np.sum(np.exp(masses - cells.left_log_mass) * means))
     chosen = np.sort(cells.views[views])
-    return (4 * chosen[:, None] + np.arange(4)).reshape(-1), origins
+    return (4 * chosen[:, None] + np.arange(4)).reshape(-1) if divide else chosen, origins

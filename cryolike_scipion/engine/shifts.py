@@ -51,7 +51,7 @@ def grid_by_count(count_x: int, count_y: int, max_shift: float) -> ShiftGrid:
     axes, steps = [], []
     for count in (count_x, count_y):
         axes.append(np.linspace(-max_shift, max_shift, count) if count > 1 else np.zeros(1))
-        steps.append(2 * max_shift / (count - 1) if count > 1 else max(max_shift, 1e-6))
+        steps.append(2 * max_shift / (count - 1) if count > 1 else 0.0)
     x, y = np.meshgrid(*axes)
     return ShiftGrid(np.stack([x.ravel(), y.ravel()], axis=1), (steps[0], steps[1]))
 

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from .atomic import atomic_path, write_bytes
 from .errors import InputError
+from .own_output import refuse_overwriting
 from .progress import Progress
 from .simulate import HalfPlane
 from .slices import SliceMaker
 from .structures import INDEX, Structure, read_structure, save
-from .views import ViewTable, healpix_views, view_table_from_file
+from .views import ViewTable, first_step_deg, healpix_views, view_table_from_file
 
-DEFAULT_STEP_DEG = 7.5
 _PROJECTIONS_AT_ONCE = 32
 _LONGEST_NAME = 80
 _RECORDED = (
@@ -68,12 +68,13 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     if parameters["labels"]:
         labels = list(_one_each(parameters["labels"], len(paths), "labels", spread=False))
     out = Path(parameters["out"])
+    refuse_overwriting(out, ("*.h5", "*.mrcs", "templates.json"), paths)
     out.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     taken: set[str] = set()
     for path, symmetry, label in zip(paths, symmetries, labels):
         structure = _read(path, symmetry, label, parameters)
-        views = _views(structure.symmetry, parameters)
+        views = _views(structure, parameters)
         name = safe_name(structure.label, taken)
         save(out / f"{name}.h5", structure, views, {key: parameters.get(key) for key in _RECORDED})
         entries.append({
@@ -159,10 +160,11 @@ def _size(structure: Structure, parameters: dict[str, Any]) -> tuple[int, float]
     return box or structure.box, pixel or structure.pixel_size
 
 
-def _views(symmetry: str, parameters: dict[str, Any]) -> ViewTable:
+def _views(structure: Structure, parameters: dict[str, Any]) -> ViewTable:
     if parameters["views"]:
-        return view_table_from_file(parameters["views"], symmetry)
-    return healpix_views(parameters["angular_step"] or DEFAULT_STEP_DEG, symmetry)
+        return view_table_from_file(parameters["views"], structure.symmetry)
+    k_max = min(structure.k_max, 0.5 / parameters["pixel"]) if parameters["pixel"] else structure.k_max
+    return healpix_views(parameters["angular_step"] or first_step_deg(structure.radius, k_max), structure.symmetry)
 
 
 def _shown(count: int, wanted: int) -> NDArray[np.int64]:

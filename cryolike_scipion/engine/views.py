@@ -27,6 +27,7 @@ from .errors import InputError
 from .rotations import angles_of_directions, directions, matrix_from_euler
 
 _MAX_DEGREE = 24  # of the symmetric functions whose integral is made exact
+FINEST_STEP_DEG, COARSEST_STEP_DEG = 1.5, 7.5  # of a first grid, before it is refined
 _AREA_SAMPLES = 400_000  # about how many samples of the sphere measure the areas under symmetry
 
 
@@ -69,6 +70,14 @@ class ViewTable:
     def directions(self) -> NDArray[np.float64]:
         """Unit vectors of the views in the frame of the structure: float64 [V, 3]."""
         return directions(self.rot_deg, self.tilt_deg)
+
+
+def first_step_deg(radius: float, k_max: float) -> float:
+    """Step (degrees) of a first grid of views for a structure of a radius (Å) compared up to k_max (1/Å).
+
+    One step moves the rim by half a turn over pi of the finest detail (``step · radius · k_max = 0.5``), within 1.5° to 7.5°.
+    """
+    return float(np.clip(np.rad2deg(0.5 / (k_max * radius)), FINEST_STEP_DEG, COARSEST_STEP_DEG))
 
 
 def healpix_views(step_deg: float, symmetry: str = "C1") -> ViewTable:

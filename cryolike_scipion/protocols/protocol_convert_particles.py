@@ -14,7 +14,7 @@ from .particle_input import (
 )
 from .protocol_base import ProtCryolikeBase, set_identity
 
-_RESOURCES = ("downsample", "bad_images", "memory", "precision", "batch_images")
+_RESOURCES = ("downsample", "bad_images", "precision", "batch_images")
 
 
 class ProtCryolikeConvertParticles(ProtCryolikeBase):
@@ -40,7 +40,7 @@ class ProtCryolikeConvertParticles(ProtCryolikeBase):
         add_parameters(form, "particles", ("downsample",))
         # A single broken image must not stop a set: it keeps its place, and later gets a status.
         add_parameters(form, "particles", ("bad_images",), default="flag")
-        add_parameters(form, "particles", ("memory", "precision", "batch_images"))
+        add_parameters(form, "particles", ("precision", "batch_images"))
         self._defineComputing(form)
 
     def _parameterNames(self):

@@ -19,7 +19,7 @@ from .structure_input import (
 
 _SIZE = ("box", "pixel")
 _VIEWS = ("angular_step", "views")
-_RESOURCES = ("preview", "memory", "precision")
+_RESOURCES = ("preview", "precision")
 
 
 class ProtCryolikeGenerateTemplates(ProtCryolikeBase):

@@ -22,7 +22,7 @@ def two_state(tmp_path_factory):
     data, out = shared_data("two_state"), tmp_path_factory.mktemp("two_state")
     maps = [data / f"50S_state_{state}.mrc" for state in "DE"]
     cryolike(
-        "likelihood", "--particles", data / "two_state.star", "--structures", *maps, "--max-shift", 39.3,
+        "likelihood", "--particles", data / "two_state.star", "--structures", *maps, "--max-shift", 47,
         "--out", out, *all_threads(),
     )
     return data, out
