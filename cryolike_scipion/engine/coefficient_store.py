@@ -62,16 +62,15 @@ class CoefficientCache:
 
     @staticmethod
     def stored_settings(particles: Particles) -> PolarSettings | None:
-        """Settings of the first coefficients that the particles point to, if there are any that can be read."""
-        pointer = next((text for text in particles.coefficients or [] if "@" in text), None)
-        if pointer is None:
-            return None
-        path = _resolve(pointer, particles.source.parent)[0]
-        try:
-            with h5py.File(path, "r") as file:
-                return PolarSettings.from_plain(json.loads(file.attrs["settings"]))
-        except (OSError, KeyError, ValueError, TypeError):
-            return None
+        """Settings of the first file of coefficients that can be read, of those that the particles point to."""
+        pointers = {text.partition("@")[2]: text for text in reversed(particles.coefficients or []) if "@" in text}
+        for pointer in reversed(pointers.values()):
+            try:
+                with h5py.File(_resolve(pointer, particles.source.parent)[0], "r") as file:
+                    return PolarSettings.from_plain(json.loads(file.attrs["settings"]))
+            except (OSError, KeyError, ValueError, TypeError):
+                continue
+        return None
 
     def find(self, particles: Particles, indices: np.ndarray) -> dict[int, tuple[Path, int]]:
         """Which of the rows have coefficients with the right hash: position among ``indices`` -> (file, place in it)."""

@@ -82,7 +82,8 @@ def sum_rows(
     RowSums, and the weights [r, g] that were summed.
     """
     logs, positive = evidence.log_ratio_and_positive(b)
-    weights = torch.exp(logs - reference[:, None]) * positive
+    # Where both signs of the scale weigh more than a float holds, the positive ones weigh nothing: not inf * 0.
+    weights = torch.exp((logs - reference[:, None]).clamp_max_(88.0)) * positive
     if allowed is not None:
         weights = torch.where(allowed, weights, weights.new_zeros(()))
     full = logs + torch.log(positive.clamp_min(1e-37))

@@ -35,7 +35,7 @@ def write_maps(folder, number=2, box=BOX, symmetry="C1", **options):
 
 def simulate(folder, structures, **options):
     """Write ``particles.mrcs``, ``particles.star`` and ``truth.star`` into a folder; return it."""
-    settings = {"count": 12, "snr": 1.0, "max_shift": 6.0, "defocus_max": 12000.0, "device": "cpu", **options}
+    settings = {"count": 12, "snr": 1.0, "max_shift": 6.0, "defocus_max": 12000.0, **options}
     engine.run("simulate", structures=structures, out=str(folder), **settings)
     return Path(folder)
 
