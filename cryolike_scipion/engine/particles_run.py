@@ -112,7 +112,7 @@ def _settings(particles: Particles, parameters: dict[str, Any]) -> PolarSettings
         k_max = min(k_max, 1 / parameters["resolution"])
     width = max(group.box * group.pixel_size for group in particles.optics)
     radius = width / 2 if parameters["mask_diameter"] is None else parameters["mask_diameter"] / 2
-    reach = _SHIFT_FRACTION * width + coarsest
+    reach = _SHIFT_FRACTION * width + max(coarsest, 0.5 / k_max)
     images = image_settings(parameters, coarsest)
     return PolarSettings(k_max, radius, Window(radius + reach, 2 * coarsest), images, parameters["precision"])
 

@@ -153,9 +153,10 @@ def test_an_output_folder_that_cannot_be_made(tmp_path, capsys):
 
 
 def test_an_unknown_device(tmp_path, capsys):
-    assert cli.main(["simulate", "--device", "abacus", "--out", str(tmp_path)]) == 2
+    start = ["particles", "--particles", "particles.star", "--out", str(tmp_path)]
+    assert cli.main([*start, "--device", "abacus"]) == 2
     assert "abacus" in capsys.readouterr().err
-    assert cli.main(["simulate", "--device", "cuda:99", "--out", str(tmp_path)]) == 2
+    assert cli.main([*start, "--device", "cuda:99"]) == 2
     assert "cuda:99" in capsys.readouterr().err
 
 
@@ -185,8 +186,6 @@ def test_the_log_tells_versions_parameters_and_messages(tmp_path, capsys):
         "16",
         "--pixel",
         "9",
-        "--device",
-        "cpu",
         "--out",
         str(out),
     ]
@@ -215,9 +214,11 @@ def test_a_job_runs_and_its_device_can_be_overruled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run", "--job", str(_job(tmp_path)), "--device", "cpu", "--threads", "1"]) == 0
     assert len(mrcfile.read(tmp_path / "made" / "particles.mrcs")) == 2
-    verb, parameters = cli.read_job(str(_job(tmp_path)), device="cuda:1", threads=5)
-    assert verb == "simulate" and parameters["device"] == "cuda:1" and parameters["threads"] == 5
-    assert cli.read_job(str(_job(tmp_path)))[1]["device"] == "auto"
+    given = {"particles": ["particles.star"], "structures": ["map.mrc"], "out": "scores"}
+    likelihood = str(_job(tmp_path, verb="likelihood", parameters=given))
+    verb, parameters = cli.read_job(likelihood, device="cuda:1", threads=5)
+    assert verb == "likelihood" and parameters["device"] == "cuda:1" and parameters["threads"] == 5
+    assert cli.read_job(likelihood)[1]["device"] == "auto"
 
 
 @pytest.mark.parametrize("change, words", [
@@ -261,7 +262,7 @@ def simulated(tmp_path_factory):
     density = np.exp(-(z**2 + (y - 1) ** 2 + (x + 2) ** 2) / 6) + np.exp(-((z - 2) ** 2 + (y + 2) ** 2 + x**2) / 3)
     with mrcfile.new(folder / "map.mrc", density.astype(np.float32)) as mrc:
         mrc.voxel_size = 6.0
-    engine.run("simulate", structures=[str(folder / "map.mrc")], count=12, snr=1.0, device="cpu", out=str(folder))
+    engine.run("simulate", structures=[str(folder / "map.mrc")], count=12, snr=1.0, out=str(folder))
     return folder
 
 

@@ -66,7 +66,7 @@ def test_errors_are_measured_against_the_truth(check):
 def test_data_are_found_beside_the_star_file(check, tmp_path):
     from cryolike_scipion import engine
 
-    engine.run("simulate", count=3, box=16, pixel=9.0, device="cpu", out=str(tmp_path))
+    engine.run("simulate", count=3, box=16, pixel=9.0, out=str(tmp_path))
     (tmp_path / "truth.star").rename(tmp_path / "particles_truth.star")
     for given in (tmp_path, tmp_path / "particles.star"):
         data = check.find_data(given)

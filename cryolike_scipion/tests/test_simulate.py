@@ -197,7 +197,6 @@ def simulated(blob_map, tmp_path_factory):
         seed=9,
         voltage=200.0,
         scale_spread=0.3,
-        device="cpu",
         out=str(out),
     )
     return out
@@ -274,7 +273,6 @@ def test_the_seed_decides_everything(simulated, blob_map, tmp_path):
             seed=seed,
             voltage=200.0,
             scale_spread=0.3,
-            device="cpu",
             out=str(out),
         )
         equal = (mrcfile.read(out / "particles.mrcs") == mrcfile.read(simulated / "particles.mrcs")).all()
@@ -292,14 +290,14 @@ def test_the_seed_decides_everything(simulated, blob_map, tmp_path):
     ],
 )
 def test_what_does_not_fit_is_refused(blob_map, tmp_path, change, words):
-    given = {"structures": [str(blob_map)], "count": 3, "out": str(tmp_path), "device": "cpu", **change}
+    given = {"structures": [str(blob_map)], "count": 3, "out": str(tmp_path), **change}
     with pytest.raises(InputError, match=words):
         engine.run("simulate", **given)
     assert not (tmp_path / "particles.star").exists()
 
 
 def test_a_structure_larger_than_the_box_is_told(blob_map, tmp_path, caplog):
-    engine.run("simulate", structures=[str(blob_map)], count=2, box=8, device="cpu", out=str(tmp_path))
+    engine.run("simulate", structures=[str(blob_map)], count=2, box=8, out=str(tmp_path))
     assert "only 24 Å" in caplog.text
 
 
@@ -328,7 +326,7 @@ def test_the_made_up_protein_has_two_states_and_sensible_bonds():
 
 
 def test_a_structure_made_up_when_none_is_given(tmp_path):
-    engine.run("simulate", count=4, box=32, pixel=6.0, device="cpu", out=str(tmp_path))
+    engine.run("simulate", count=4, box=32, pixel=6.0, out=str(tmp_path))
     assert len(mrcfile.read(tmp_path / "particles.mrcs")) == 4
     assert {path.name for path in tmp_path.glob("*.cif")} == {"state_1.cif", "state_2.cif"}
     rotation = matrix_from_euler(
