@@ -114,19 +114,27 @@ class Evidence:
         return Evidence(*(getattr(self, f)[index] for f in self.__dataclass_fields__))
 
     def log_ratio(self, b: Tensor) -> Tensor:
-        """ln(evidence/null) at b, alpha > 0 included; inaccurate (far too low either way) below -80 nat of the best.
+        """ln(evidence/null) at b, alpha > 0 included.
 
         The posterior of alpha is a Student t; here its normal limit is used (n is hundreds at least). `log_evidence`
         has the exact one.
         """
-        logs, positive = self.log_ratio_and_positive(b)
-        return logs + torch.log(positive.clamp_min(1e-37))
+        logs, t = self._either_sign(b)
+        return logs + torch.special.log_ndtr(t) + torch.log(self.prior_factor)
 
     def log_ratio_and_positive(self, b: Tensor) -> tuple[Tensor, Tensor]:
-        """ln(evidence/null) for alpha of either sign, and P(alpha > 0 | Y) / P(alpha > 0)."""
+        """ln(evidence/null) for alpha of either sign, and P(alpha > 0 | Y) / P(alpha > 0).
+
+        Several times faster than `log_ratio`; in float32 the second is 0 where alpha lies more than five widths below zero.
+        """
+        logs, t = self._either_sign(b)
+        return logs, torch.special.ndtr(t) * self.prior_factor
+
+    def _either_sign(self, b: Tensor) -> tuple[Tensor, Tensor]:
+        """ln(evidence/null) for alpha of either sign, and the posterior mean of alpha over its width."""
         u = ((self.curve * b + self.slope) * b + self.base).clamp_min_(-1 + 1e-6)
         t = (self.scale_gain * b + self.scale_shift) * self.inverse_width * torch.rsqrt(1 + u)
-        return self.constant - self.half_dof * torch.log1p(u), torch.special.ndtr(t) * self.prior_factor
+        return self.constant - self.half_dof * torch.log1p(u), t
 
     def scale(self, b: Tensor) -> Tensor:
         """Posterior mean of alpha at b (before the cut at zero)."""

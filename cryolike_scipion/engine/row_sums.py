@@ -20,6 +20,7 @@ SAMPLED = 16
 # Rows whose peak lies so far (nat) below sqrt(N) times the average row's share of the total, of N rows, are sampled. Were
 # every row there, the sum would have a relative error of sqrt(SAMPLED) exp(-SURE), 2 %; it is far less, as most lie lower.
 SURE = 5.0
+_INVERTED = 1e-5  # P(alpha > 0) from which on float32 has too few digits of it
 
 
 @dataclass(frozen=True)
@@ -87,4 +88,11 @@ def sum_rows(
     if allowed is not None:
         weights = torch.where(allowed, weights, weights.new_zeros(()))
     full = logs + torch.log(positive.clamp_min(1e-37))
+    # Rows whose every pose has the contrast inverted; beside other rows they are nothing, but there may be no other.
+    counts = positive if allowed is None else positive * allowed
+    inverted = torch.nonzero(counts.amax(dim=1) < _INVERTED * evidence.prior_factor.amax(dim=-1), as_tuple=True)[0]
+    if len(inverted):
+        full[inverted] = evidence.expand(inverted).log_ratio(b[inverted])
+        exact = torch.exp(full[inverted] - reference[inverted, None])
+        weights[inverted] = exact if allowed is None else torch.where(allowed[inverted], exact, exact.new_zeros(()))
     return RowSums(weights.sum(dim=1).double(), (weights * full).sum(dim=1).double()), weights

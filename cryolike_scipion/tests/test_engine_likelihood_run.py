@@ -11,13 +11,16 @@ import torch
 from cryolike_scipion import cli, engine
 from cryolike_scipion.engine import likelihood_run
 from cryolike_scipion.engine.errors import InputError
+from cryolike_scipion.engine.likelihood import Evidence, ScalePrior
 from cryolike_scipion.engine.particle_star import write_particles
 from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.progress import Progress
 from cryolike_scipion.engine.results import PER_STRUCTURE, load_results
 from cryolike_scipion.engine.rotations import distance_deg, matrix_from_euler
+from cryolike_scipion.engine.row_sums import sum_rows
 from cryolike_scipion.engine.symmetry import rotations as group_rotations
 
+from .blob_particles import Blobs
 from .particle_files import cryosparc_array, write_cryosparc
 from .small_sets import BOX, PIXEL, SEARCH, poses_of, rewrite_stack, score, simulate, with_columns, write_map, write_maps
 from .truth import agreement
@@ -352,6 +355,34 @@ def test_dark_particles_are_inverted_when_asked(small, quick, tmp_path, no_repor
     assert np.median(wrong.of_best("cc")) < 0.7 * np.median(quick.of_best("cc"))
 
 
+def test_round_particles_of_the_wrong_contrast_have_low_scores_not_none(tmp_path, no_report):
+    """Every pose of a ball is inverted by many widths of alpha; in float32 their probability is 0."""
+    ball = Blobs(np.array([[0.0, 0.0, 0.0], [4.0, 0.0, 2.0]]), np.array([1.0, 0.3]), 8.0)
+    maps = [write_map(tmp_path / "ball.mrc", ball.structure(BOX).density)]
+    simulate(tmp_path, maps, count=10, snr=4.0, max_shift=1.0)
+    for scale in ("learned", "free"):
+        found = score(tmp_path / scale, tmp_path / "particles.star", maps, **QUICK, invert=True, scale=scale)
+        assert (found.cc < 0).all() and (found.integrated < 0).all() and (found.integrated > -30).all()
+    near = with_columns(tmp_path / "truth.star", tmp_path / "near.star")
+    local = score(tmp_path / "local", near, maps, **QUICK, invert=True, search="local")
+    assert np.isfinite(local.integrated).all() and (local.integrated < 0).all()
+
+
+@pytest.mark.parametrize("prior", [ScalePrior(8.0, 3.0), ScalePrior(flat=True)])
+def test_sums_over_inverted_rows_are_those_of_single_poses(prior):
+    """Rows from 25 widths of alpha below zero to above it: float32 against the sum of single poses in float64.
+
+    A row that begins within five widths loses what lies beyond; it is less than the row's largest value each.
+    """
+    b = np.linspace(-24.0, -14.0, 40) + np.arange(0, 30, 5)[:, None]
+    terms = [torch.tensor([[value]], dtype=torch.float64) for value in (1.0, 1000.0, 900.0)]
+    single = Evidence.of(*terms, prior).log_ratio(torch.tensor(b))
+    rows = Evidence.of(*(t.float() for t in terms), prior).expand(torch.zeros(len(b), dtype=torch.long))
+    sums, _ = sum_rows(torch.tensor(b, dtype=torch.float32), rows, single.amax(dim=1).float())
+    error = torch.log(sums.mass) + single.amax(dim=1) - torch.logsumexp(single, dim=1)
+    assert error.abs().max() < 0.7 and torch.isfinite(sums.first_moment).all()
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_sign_of_a_cryosparc_file_is_respected(small, quick, tmp_path, no_report, sign):
     _copy(small, tmp_path, lambda data: sign * data)
@@ -405,7 +436,7 @@ def test_double_precision_agrees_with_single(small, quick, tmp_path, no_report):
 def test_threads_and_batches_change_nothing(small, quick, tmp_path, no_report):
     assert _command(small, tmp_path, "--threads", "2", "--batch-images", "5", "--batch-templates", "7") == 0
     found = load_results(tmp_path)
-    assert np.abs(found.integrated - quick.integrated).max() < 2e-3
+    assert np.abs(found.integrated - quick.integrated).max() < 0.05  # rows that are sampled depend on the block
     assert np.array_equal(found.best_structure, quick.best_structure)
 
 
