@@ -79,7 +79,7 @@ def _empty_folder(folder):
 
 def _simulate(folder, options):
     print("Simulating particles of a made-up protein in two states …", flush=True)
-    settings = f"--count {options.count} --box 32 --pixel 6 --snr 0.15 --device cpu --threads {options.threads}"
+    settings = f"--count {options.count} --box 32 --pixel 6 --snr 0.15 --threads {options.threads}"
     command = [sys.executable, "-m", "cryolike_scipion", "simulate", *settings.split(), "--out", str(folder)]
     subprocess.run(command, check=True, cwd=ROOT)
     return DemoData.of(folder / "particles.star", sorted(folder.glob("state_*.cif")), folder / "truth.star")
