@@ -92,9 +92,7 @@ def _structure(k_max: float) -> Structure:
 
 def _images(structure: Structure, box: int, pixel: float, count: int):
     plane = HalfPlane(box, pixel, 0.5 / pixel)
-    truth = draw_truth(
-        count, np.ones(1), np.random.default_rng(2), max_shift=2 * pixel, defocus=(1e4, 2e4), astigmatism=0.0
-    )
+    truth = draw_truth(count, np.ones(1), np.random.default_rng(2), max_shift=2 * pixel, defocus=(1e4, 2e4), astigmatism=0.0)
     optics, everyone = Optics(), np.arange(count)
     clean = clean_images(truth, everyone, SliceMaker(structure, plane.points()), plane, optics)
     signal = float((0.1 / clean.var(dim=(1, 2)).mean()).sqrt())

@@ -41,9 +41,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return _work(verb, parameters)
 
 
-def read_job(
-    path: str, device: Optional[str] = None, threads: Optional[int] = None
-) -> Tuple[str, Dict[str, Any]]:
+def read_job(path: str, device: Optional[str] = None, threads: Optional[int] = None) -> Tuple[str, Dict[str, Any]]:
     """Read the verb and its completed parameters from a job file.
 
     Parameters
@@ -184,8 +182,7 @@ def _work(verb: str, parameters: Dict[str, Any]) -> int:
     except OSError as error:
         return _refuse(
             verb,
-            f"{parameters.get('out')}: the output folder cannot be used ({error.strerror}). "
-            "Give another --out.",
+            f"{parameters.get('out')}: the output folder cannot be used ({error.strerror}). Give another --out.",
         )
     try:
         threads = use_threads(parameters.get("threads"))
@@ -274,19 +271,13 @@ def _log_start(verb: str, parameters: Dict[str, Any], threads: int) -> None:
 
 def _crash(verb: str, error: Exception) -> int:
     logger.debug("%s", traceback.format_exc())
-    logs = [
-        handler.baseFilename
-        for handler in logging.getLogger(_LOGGER).handlers
-        if isinstance(handler, logging.FileHandler)
-    ]
+    logs = [handler.baseFilename for handler in logging.getLogger(_LOGGER).handlers if isinstance(handler, logging.FileHandler)]
     if logs:
         where = f"The traceback is in {logs[0]}."
     else:
         where = "The traceback follows."
         traceback.print_exc()
-    print(
-        f"{PROGRAM} {verb}: unexpected {type(error).__name__}: {_one_line(error)}. {where}", file=sys.stderr
-    )
+    print(f"{PROGRAM} {verb}: unexpected {type(error).__name__}: {_one_line(error)}. {where}", file=sys.stderr)
     return 1
 
 

@@ -90,9 +90,7 @@ class Plugin(pwem.Plugin):
     @staticmethod
     def hasOwnEngine():
         """Whether Scipion's own Python can run the engine."""
-        return sys.version_info >= ENGINE_MINIMUM_PYTHON and all(
-            importlib.util.find_spec(name) for name in ENGINE_MODULES
-        )
+        return sys.version_info >= ENGINE_MINIMUM_PYTHON and all(importlib.util.find_spec(name) for name in ENGINE_MODULES)
 
     @classmethod
     def validateInstallation(cls):

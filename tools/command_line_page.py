@@ -29,9 +29,7 @@ def page():
     parts = [HEAD]
     for verb, parameters in VERBS.items():
         summary = SUMMARIES[verb][0].upper() + SUMMARIES[verb][1:]
-        parts.append(
-            f"\n## {verb}\n\n{summary}.\n\n| option | default | unit | meaning |\n|---|---|---|---|\n"
-        )
+        parts.append(f"\n## {verb}\n\n{summary}.\n\n| option | default | unit | meaning |\n|---|---|---|---|\n")
         parts += [_row(parameter) for parameter in parameters]
     return "".join(parts)
 

@@ -28,11 +28,7 @@ def main():
     options = _options()
     started = time.monotonic()
     out = _empty_folder(Path(options.out).resolve())
-    data = (
-        find_data(Path(options.data), options.structures)
-        if options.data
-        else _simulate(out / "simulated", options)
-    )
+    data = find_data(Path(options.data), options.structures) if options.data else _simulate(out / "simulated", options)
     print(
         f"\n{len(data.particles)} particles of {data.particles.optics[0].box} pixels, "
         f"{len(data.structures)} structures: {', '.join(path.name for path in data.structures)}\n"
@@ -52,9 +48,7 @@ def main():
 
 def _options():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--out", default="demo_output", help="folder for everything; an earlier demo in it is replaced"
-    )
+    parser.add_argument("--out", default="demo_output", help="folder for everything; an earlier demo in it is replaced")
     parser.add_argument("--data", help="a folder or STAR file with your own particles, structures beside it")
     parser.add_argument("--structures", nargs="+", help="structures, where they are not beside the particles")
     parser.add_argument("--symmetry", default="C1", help="point group of the structures")
@@ -68,9 +62,7 @@ def _options():
 def _empty_folder(folder):
     """Make the output folder; what an earlier demo left there goes, and nothing else."""
     if folder.exists() and not (folder / MARKER).exists() and any(folder.iterdir()):
-        raise SystemExit(
-            f"{folder} holds something else than a demo; give another folder with --out (DEMO_OUT=…)."
-        )
+        raise SystemExit(f"{folder} holds something else than a demo; give another folder with --out (DEMO_OUT=…).")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MARKER).touch()

@@ -61,11 +61,7 @@ def find_data(path, structures=None):
     if not path.exists():
         raise SystemExit(f"{path} does not exist; give a folder or a STAR file as DATA.")
     path = path.resolve()
-    stars = (
-        [path]
-        if path.is_file()
-        else [star for star in sorted(path.glob("*.star")) if "truth" not in star.stem]
-    )
+    stars = [path] if path.is_file() else [star for star in sorted(path.glob("*.star")) if "truth" not in star.stem]
     if len(stars) != 1:
         raise SystemExit(f"{path} holds {len(stars)} STAR files; give one of them as DATA.")
     star = stars[0]
@@ -101,10 +97,7 @@ def compare(data, answer, group="C1"):
     count = len(data.structures)
     lines = [
         "particles per structure: "
-        + ", ".join(
-            f"{path.stem} {int((answer.structure == k).sum())}"
-            for k, path in enumerate(data.structures, start=1)
-        )
+        + ", ".join(f"{path.stem} {int((answer.structure == k).sum())}" for k, path in enumerate(data.structures, start=1))
     ]
     if count > 1:
         lines.append(f"mean posterior of the chosen structure: {answer.posterior.mean():.3f}")

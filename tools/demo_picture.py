@@ -37,9 +37,7 @@ def draw(result, data, path):
         best = int(scores.best_structure[m]) - 1
         for row, picture in enumerate((images[column], projections[column])):
             axis = axes[row, column]
-            axis.imshow(
-                picture, cmap="gray", vmin=np.quantile(picture, 0.01), vmax=np.quantile(picture, 0.995)
-            )
+            axis.imshow(picture, cmap="gray", vmin=np.quantile(picture, 0.01), vmax=np.quantile(picture, 0.995))
             axis.set_xticks([])
             axis.set_yticks([])
         label = plain(scores.structures[best].label, 14)

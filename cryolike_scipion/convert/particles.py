@@ -109,8 +109,7 @@ class _Rows:
             texts.append(_one_word(item.getCoordinate().getMicName()))
         if self._coefficients:
             texts += [
-                quoted(item.getAttributeValue(name) or "none")
-                for name in (COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE)
+                quoted(item.getAttributeValue(name) or "none") for name in (COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE)
             ]
         texts.append(str(item.getObjId()))
         matrix = None

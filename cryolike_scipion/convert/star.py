@@ -117,7 +117,4 @@ def parse_columns(lines, table, columns, source):
 def _words(line):
     if "'" not in line and '"' not in line:
         return line.split()
-    return [
-        word[1:-1] if word[0] in "'\"" and word[-1] == word[0] and len(word) > 1 else word
-        for word in _WORD.findall(line)
-    ]
+    return [word[1:-1] if word[0] in "'\"" and word[-1] == word[0] and len(word) > 1 else word for word in _WORD.findall(line)]

@@ -158,8 +158,14 @@ def integrate(
 def _empty(count: int, samples: bool) -> Integral:
     zeros = np.zeros(count)
     return Integral(
-        zeros.copy(), zeros.copy(), zeros.copy(), zeros.copy(), np.zeros((count, 3, 3)), np.zeros((count, 2)),
-        np.full(count, -np.inf), [PoseSamples(zeros, zeros, zeros)] * count if samples else None,
+        zeros.copy(),
+        zeros.copy(),
+        zeros.copy(),
+        zeros.copy(),
+        np.zeros((count, 3, 3)),
+        np.zeros((count, 2)),
+        np.full(count, -np.inf),
+        [PoseSamples(zeros, zeros, zeros)] * count if samples else None,
     )
 
 
@@ -191,8 +197,15 @@ class _Work:
     keep_samples: int
 
     def score(
-        self, cells: Cells, i: int, templates: Templates, table: ViewTable, views: np.ndarray, origins: np.ndarray,
-        inplane: int, log_prior: np.ndarray,
+        self,
+        cells: Cells,
+        i: int,
+        templates: Templates,
+        table: ViewTable,
+        views: np.ndarray,
+        origins: np.ndarray,
+        inplane: int,
+        log_prior: np.ndarray,
     ) -> None:
         """Score all poses of (views x origins x in-plane angles) for image i and take them over.
 
@@ -220,7 +233,9 @@ class _Work:
         reference = float(peak.max())
         chosen = b[oi, vi]
         sums, weights = sum_rows(
-            chosen, known.evidence.expand(0).expand(vi), torch.full_like(highest[oi, vi], reference),
+            chosen,
+            known.evidence.expand(0).expand(vi),
+            torch.full_like(highest[oi, vi], reference),
             None if allowed is None else allowed[vi],
         )
         weights, chosen = weights.cpu(), chosen.cpu()
@@ -238,8 +253,14 @@ class _Work:
         self.result.rotation[i], self.result.origin[i] = rotation, origin
         self.result.best[i] = reference + float(torch.log(weights[row, angle]))
         inside = pose_mass(
-            weights * row_weight[:, None], at_zero, vi.numpy(), origins[oi.numpy()], self.bank.structure.symmetry, rotation,
-            origin, self.near,
+            weights * row_weight[:, None],
+            at_zero,
+            vi.numpy(),
+            origins[oi.numpy()],
+            self.bank.structure.symmetry,
+            rotation,
+            origin,
+            self.near,
         )
         self.result.pose_mass[i] = inside * np.exp(scale - cells.total)
         if self.result.samples is not None:
@@ -249,7 +270,13 @@ class _Work:
 
     @staticmethod
     def _take_over(
-        cells: Cells, scale: float, mass: Tensor, moment: Tensor, vi: Tensor, oi: Tensor, views: np.ndarray,
+        cells: Cells,
+        scale: float,
+        mass: Tensor,
+        moment: Tensor,
+        vi: Tensor,
+        oi: Tensor,
+        views: np.ndarray,
         origins: np.ndarray,
     ) -> None:
         """Make the scored views and origins the image's cells; masses are relative to exp(scale)."""

@@ -55,9 +55,7 @@ def transform(model: AtomModel, frequencies: NDArray[np.float64]) -> NDArray[np.
         for start in range(0, len(frequencies), _POINTS_AT_ONCE):
             part = frequencies[start : start + _POINTS_AT_ONCE]
             s, t, u = (np.ascontiguousarray(2.0 * np.pi * axis) for axis in part.T)
-            phases = finufft.nufft3d3(
-                x, y, z, weights, s, t, u, eps=_EXACT_EPS, isign=-1, nthreads=torch.get_num_threads()
-            )
+            phases = finufft.nufft3d3(x, y, z, weights, s, t, u, eps=_EXACT_EPS, isign=-1, nthreads=torch.get_num_threads())
             total[start : start + _POINTS_AT_ONCE] += form.at(np.linalg.norm(part, axis=1)) * phases
     return total
 
@@ -95,9 +93,7 @@ def band_limited_density(model: AtomModel, k_max: float) -> Density:
     return Density(np.ascontiguousarray(scipy.fft.fftshift(values)), pixel_size)
 
 
-def _spread_spectrum(
-    model: AtomModel, mine: NDArray[np.bool_], size: int, pixel_size: float
-) -> NDArray[np.complex64]:
+def _spread_spectrum(model: AtomModel, mine: NDArray[np.bool_], size: int, pixel_size: float) -> NDArray[np.complex64]:
     """rfftn of chosen scatterers spread on the voxels with the kernel, the origin at voxel 0."""
     plan = kernel_plan(1, (size,) * 3, _SPREAD_EPS, np.complex64)
     points = (2.0 * np.pi / (size * pixel_size) * model.positions[mine]).astype(np.float32)

@@ -74,9 +74,7 @@ class Ball:
         """Value at frequencies k (1/Å), Å³."""
         u = 2.0 * np.pi * self.radius * np.asarray(k, dtype=np.float64)
         safe = np.where(u < 1e-2, 1.0, u)
-        shape = np.where(
-            u < 1e-2, 1.0 - u**2 / 10.0 + u**4 / 280.0, 3.0 * (np.sin(safe) - safe * np.cos(safe)) / safe**3
-        )
+        shape = np.where(u < 1e-2, 1.0 - u**2 / 10.0 + u**4 / 280.0, 3.0 * (np.sin(safe) - safe * np.cos(safe)) / safe**3)
         return 4.0 / 3.0 * np.pi * self.radius**3 * shape
 
     @property
@@ -173,9 +171,7 @@ def read_atoms(
     """
     path = Path(path)
     if atom_model not in ATOM_MODELS:
-        raise InputError(
-            f"atom model {atom_model!r} is not known", remedy=f"Use one of {', '.join(ATOM_MODELS)}."
-        )
+        raise InputError(f"atom model {atom_model!r} is not known", remedy=f"Use one of {', '.join(ATOM_MODELS)}.")
     if residue_model and atom_model == "factors":
         atom_model = "gaussian"
     if atom_radius is not None and not atom_radius > 0:
@@ -210,14 +206,10 @@ def _selected_model(path: Path, select: str | None) -> gemmi.Model:
         raise InputError("structure does not exist", file=path, remedy="Check the name.") from None
     except (OSError, RuntimeError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"atomic structure cannot be read ({reason})", file=path, remedy="Give a PDB or mmCIF file."
-        ) from None
+        raise InputError(f"atomic structure cannot be read ({reason})", file=path, remedy="Give a PDB or mmCIF file.") from None
     structure.remove_waters()
     if len(structure) == 0:
-        raise InputError(
-            "file holds no atoms", file=path, remedy="Give a PDB or mmCIF file with coordinates."
-        )
+        raise InputError("file holds no atoms", file=path, remedy="Give a PDB or mmCIF file with coordinates.")
     if select is None:
         return structure[0]
     try:
@@ -234,9 +226,7 @@ def _selected_model(path: Path, select: str | None) -> gemmi.Model:
     return gemmi.Model(1)
 
 
-_Scatterers = tuple[
-    NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.str_], NDArray[np.float64]
-]
+_Scatterers = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.str_], NDArray[np.float64]]
 
 
 def _table(rows: list[tuple[float, float, float, float, float, str, float]]) -> _Scatterers:
@@ -293,8 +283,6 @@ def _form_factors(
         names, index = np.unique(kinds, return_inverse=True)
         tables = [gemmi.Element(str(name)).c4322 for name in names]
         return tuple(GaussianSum(tuple(table.a), tuple(table.b)) for table in tables), index
-    sizes, index = np.unique(
-        radii if atom_radius is None else np.full(len(radii), atom_radius), return_inverse=True
-    )
+    sizes, index = np.unique(radii if atom_radius is None else np.full(len(radii), atom_radius), return_inverse=True)
     make = gaussian if atom_model == "gaussian" else Ball
     return tuple(make(float(size)) for size in sizes), index

@@ -244,9 +244,7 @@ def read_manifest(out: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(out) / "manifest.json"
     content = _load(path, None)
     if content is None:
-        raise InputError(
-            "the folder has no manifest of a run", path, remedy="Give the output folder of a run"
-        )
+        raise InputError("the folder has no manifest of a run", path, remedy="Give the output folder of a run")
     return content
 
 

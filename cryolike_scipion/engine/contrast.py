@@ -49,7 +49,13 @@ def _negative(images: PolarImages) -> PolarImages:
 def _integrated(setup: Setup, images: PolarImages, templates, blocks: BlockSizes) -> np.ndarray:
     """ln of the evidence over the grid with a flat scale, which does not know how strong the contrast should be."""
     scores = search_grid(
-        images, templates, setup.tables[0].weights, setup.shifts, setup.n_inplane, ScalePrior(flat=True), setup.settings.grid,
+        images,
+        templates,
+        setup.tables[0].weights,
+        setup.shifts,
+        setup.n_inplane,
+        ScalePrior(flat=True),
+        setup.settings.grid,
         blocks,
     )
     return scores.integrated.cpu().numpy()

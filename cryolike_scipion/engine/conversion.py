@@ -79,10 +79,13 @@ def convert(
             if flat.any():
                 first = int(indices[rows[flat][0]])
                 if bad_images == "stop":
-                    raise InputError(particles.problem(
-                        first, "the image has no contrast inside the mask and the resolution limit",
-                        "Remove the particle, or use --bad-images flag",
-                    ))
+                    raise InputError(
+                        particles.problem(
+                            first,
+                            "the image has no contrast inside the mask and the resolution limit",
+                            "Remove the particle, or use --bad-images flag",
+                        )
+                    )
                 status[rows[flat]] = CONSTANT
                 rows, made = rows[~flat], made.take(torch.from_numpy(np.flatnonzero(~flat)))
             if len(rows):
@@ -114,17 +117,19 @@ def _transform(particles, rows, images, settings: PolarSettings, rule, device) -
     parts = []
     for start in range(0, len(rows), batch):
         part = slice(start, start + batch)
-        parts.append(polar_images(
-            _without_mean(torch.as_tensor(images[part], dtype=kind, device=device)),
-            torch.as_tensor(particles.sign[rows[part]], device=device),
-            {name: values[part] for name, values in arguments.items()},
-            settings.images,
-            settings.grid,
-            rule,
-            settings.window,
-            group.pixel_size,
-            padded,
-        ))
+        parts.append(
+            polar_images(
+                _without_mean(torch.as_tensor(images[part], dtype=kind, device=device)),
+                torch.as_tensor(particles.sign[rows[part]], device=device),
+                {name: values[part] for name, values in arguments.items()},
+                settings.images,
+                settings.grid,
+                rule,
+                settings.window,
+                group.pixel_size,
+                padded,
+            )
+        )
     return parts[0] if len(parts) == 1 else PolarImages.join(parts)
 
 

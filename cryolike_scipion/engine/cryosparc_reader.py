@@ -65,8 +65,7 @@ def read_cryosparc(path: str | os.PathLike[str]) -> ParticleDocument:
             raise InputError(
                 f"the file does not say where the images are (no field {field})",
                 path,
-                remedy="Give the job's own particles file, or export the particles: a passthrough file "
-                "alone is not enough",
+                remedy="Give the job's own particles file, or export the particles: a passthrough file alone is not enough",
             )
     optics_labels, optics_rows, group = _optics(data)
     columns: dict[str, list[str]] = {
@@ -154,13 +153,9 @@ def _optics(data: NDArray[np.void]) -> tuple[Sequence[str], list[str], NDArray[n
     for label, field in _OPTICS.items():
         if field in _fields(data):
             columns[label] = _texts(data[field][:, 0] if field == "blob/shape" else data[field])
-    exposure = (
-        data["ctf/exp_group_id"] if "ctf/exp_group_id" in _fields(data) else np.zeros(len(data), np.uint32)
-    )
+    exposure = data["ctf/exp_group_id"] if "ctf/exp_group_id" in _fields(data) else np.zeros(len(data), np.uint32)
     places: dict[tuple[str, ...], int] = {}
-    group = np.array(
-        [places.setdefault(key, len(places)) for key in zip(_texts(exposure), *columns.values())]
-    )
+    group = np.array([places.setdefault(key, len(places)) for key in zip(_texts(exposure), *columns.values())])
     rows = [" ".join([str(n), f"opticsGroup{n}", "2", *key[1:]]) for n, key in enumerate(places, 1)]
     return ["rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageDimensionality", *columns], rows, group
 

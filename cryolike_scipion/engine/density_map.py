@@ -60,9 +60,7 @@ def read_map(path: str | Path) -> DensityMap:
         raise InputError("map does not exist", file=path, remedy="Check the name.") from None
     except (OSError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"map cannot be read ({reason})", file=path, remedy="Give a complete MRC file."
-        ) from None
+        raise InputError(f"map cannot be read ({reason})", file=path, remedy="Give a complete MRC file.") from None
 
 
 def _checked(path: Path, handle: mrcfile.mrcfile.MrcFile) -> DensityMap:
@@ -89,16 +87,12 @@ def _checked(path: Path, handle: mrcfile.mrcfile.MrcFile) -> DensityMap:
         )
     if np.ptp(voxel) > _ANISOTROPY * voxel.mean():
         sizes = " × ".join(f"{v:g}" for v in voxel)
-        raise InputError(
-            f"pixel size differs between axes ({sizes} Å)", file=path, remedy="Resample the map."
-        )
+        raise InputError(f"pixel size differs between axes ({sizes} Å)", file=path, remedy="Resample the map.")
     if not np.all(np.isfinite(density)):
         count = int(np.count_nonzero(~np.isfinite(density)))
         raise InputError(f"map holds {count} NaN or infinite values", file=path, remedy="Repair the map.")
     if density.min() == density.max():
-        raise InputError(
-            f"map is constant ({density.flat[0]:g})", file=path, remedy="Give a map with a structure."
-        )
+        raise InputError(f"map is constant ({density.flat[0]:g})", file=path, remedy="Give a map with a structure.")
     return DensityMap(np.ascontiguousarray(density), float(voxel.mean()))
 
 

@@ -64,18 +64,14 @@ def problem_line(
         Line breaks and other control characters (a file name may hold them) are written as escapes.
     """
     where = ", ".join(
-        part
-        for part in (_printable(os.fspath(file)) if file is not None else "", f"row {row}" if row else "")
-        if part
+        part for part in (_printable(os.fspath(file)) if file is not None else "", f"row {row}" if row else "") if part
     )
     sentences = [_sentence(text) for text in (message, remedy) if text]
     return (f"{where}: " if where else "") + " ".join(sentences)
 
 
 def _printable(text: str) -> str:
-    return "".join(
-        c if c.isprintable() or c == " " else c.encode("unicode_escape").decode("ascii") for c in text
-    )
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _sentence(text: str) -> str:

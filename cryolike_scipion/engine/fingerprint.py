@@ -24,9 +24,7 @@ def canonical_json(value: object) -> str:
     ValueError
         For NaN and infinity, which JSON has not.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain
-    )
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain)
 
 
 def fingerprint(decides: Mapping[str, object]) -> str:

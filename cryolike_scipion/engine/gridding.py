@@ -17,9 +17,7 @@ KERNEL_REACH = 10  # cells; more than half the width of the widest kernel
 LEAST_CELLS = 4 * KERNEL_REACH  # of an axis; finufft wants two kernels side by side
 
 
-def kernel_plan(
-    kind: int, shape: tuple[int, ...], eps: float, dtype: type[np.complexfloating]
-) -> finufft.Plan:
+def kernel_plan(kind: int, shape: tuple[int, ...], eps: float, dtype: type[np.complexfloating]) -> finufft.Plan:
     """A finufft plan that only spreads (kind 1) to, or interpolates (kind 2) from, a grid.
 
     The point x in [-π, π) stands at cell ``(x / 2π + 1/2) · n`` of an axis of n cells. The kernel is accurate
@@ -36,9 +34,7 @@ def kernel_plan(
     )
 
 
-def kernel_transform(
-    cells: int, modes: NDArray[np.int64], eps: float, dtype: type[np.complexfloating]
-) -> NDArray[np.float64]:
+def kernel_transform(cells: int, modes: NDArray[np.int64], eps: float, dtype: type[np.complexfloating]) -> NDArray[np.float64]:
     """∫ φ(t) exp(−2πi t mode / cells) dt, φ the kernel of :func:`kernel_plan`, t in cells: as ``modes``."""
     plan = kernel_plan(1, (cells,), eps, dtype)
     position = np.arange(cells) - cells // 2

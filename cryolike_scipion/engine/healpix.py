@@ -56,9 +56,7 @@ def centres(cells: NDArray[np.int64], nside: int) -> NDArray[np.float64]:
     return np.stack([sine * np.cos(azimuth), sine * np.sin(azimuth), z], axis=-1)
 
 
-def _split(
-    cells: NDArray[np.int64], nside: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _split(cells: NDArray[np.int64], nside: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     cells = np.asarray(cells, dtype=np.int64)
     face, rest = np.divmod(cells, nside * nside)
     x, y = np.divmod(rest, nside)

@@ -12,9 +12,7 @@ OK, CONSTANT, NAN, MISSING = range(4)
 STATUS_NAMES = ("ok", "constant", "nan", "missing")
 
 
-def read_images(
-    particles: Particles, indices: ArrayLike
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], list[str | None]]:
+def read_images(particles: Particles, indices: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.uint8], list[str | None]]:
     """Read images of particles, each exactly once, in the order of `indices`.
 
     Grey values are as in the file: neither :attr:`Particles.sign` nor any normalisation is applied. Stacks
@@ -55,9 +53,7 @@ def read_images(
         for place in places:
             index = int(chosen[place])
             state, found = (
-                (MISSING, trouble)
-                if header is None
-                else _read_one(header, frames, int(particles.frame[index]), images[place])
+                (MISSING, trouble) if header is None else _read_one(header, frames, int(particles.frame[index]), images[place])
             )
             status[place] = state
             if found is not None:

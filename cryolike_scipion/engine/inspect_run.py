@@ -83,8 +83,9 @@ def _place(results: Results, row: int, folder: Path) -> int:
     return row - 1
 
 
-def posed_templates(structure: Structure, particles: Particles, index: int, rotation: np.ndarray, origin: np.ndarray,
-                    k_max: float) -> np.ndarray:
+def posed_templates(
+    structure: Structure, particles: Particles, index: int, rotation: np.ndarray, origin: np.ndarray, k_max: float
+) -> np.ndarray:
     """The projection of a structure behind the CTF of one particle: float64 [N, N], density · Å.
 
     Parameters

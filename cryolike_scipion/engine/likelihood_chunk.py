@@ -77,9 +77,7 @@ def score_chunk(
     for group in np.unique(groups):
         places = np.flatnonzero(groups == group)
         rows = indices[places]
-        converted = convert(
-            setup.particles, rows, setup.settings, setup.rule, setup.bad_images, setup.cache, setup.device
-        )
+        converted = convert(setup.particles, rows, setup.settings, setup.rule, setup.bad_images, setup.cache, setup.device)
         arrays["status"][places] = converted.status
         _keep_input_poses(arrays, setup, rows, places)
         if keep != "pose" and setup.search == "exhaustive":
@@ -100,7 +98,12 @@ def score_chunk(
 
 
 def pilot_images(
-    setup: Setup, indices: np.ndarray, prior: ScalePrior, templates: TemplateCache, blocks: BlockSizes, max_bytes: float,
+    setup: Setup,
+    indices: np.ndarray,
+    prior: ScalePrior,
+    templates: TemplateCache,
+    blocks: BlockSizes,
+    max_bytes: float,
     tick: Callable[[int], None] | None = None,
 ) -> list[PilotImage]:
     """Heaviest poses of pilot particles of one optics group."""
@@ -112,14 +115,13 @@ def pilot_images(
     for k in range(len(setup.structures)):
         if setup.search == "fixed":
             scores = _fixed(setup, k, images, rows, prior).scores
-            found = [
-                PoseSamples(np.zeros(1), scores.power[i : i + 1], scores.product[i : i + 1]) for i in range(len(rows))
-            ]
+            found = [PoseSamples(np.zeros(1), scores.power[i : i + 1], scores.product[i : i + 1]) for i in range(len(rows))]
             if tick is not None:
                 tick(STAGES * len(rows))
         else:
-            integral, _ = _integrate(setup, k, images, rows, prior, templates, blocks, None, max_bytes, keep_samples=256,
-                                       tick=tick)
+            integral, _ = _integrate(
+                setup, k, images, rows, prior, templates, blocks, None, max_bytes, keep_samples=256, tick=tick
+            )
             found = integral.samples or []
         for own, one in zip(samples, found):
             own.append(one)
@@ -128,8 +130,16 @@ def pilot_images(
 
 
 def _search(
-    setup: Setup, k: int, images: PolarImages, rows: np.ndarray, prior: ScalePrior, templates: TemplateCache,
-    blocks: BlockSizes, keep: str, max_bytes: float, tick: Callable[[int], None] | None,
+    setup: Setup,
+    k: int,
+    images: PolarImages,
+    rows: np.ndarray,
+    prior: ScalePrior,
+    templates: TemplateCache,
+    blocks: BlockSizes,
+    keep: str,
+    max_bytes: float,
+    tick: Callable[[int], None] | None,
 ) -> tuple[Integral | None, RefinedPoses, Optima | None]:
     """Integral and refined best pose of images under structure k."""
     if setup.search == "fixed":
@@ -142,8 +152,12 @@ def _search(
         optima = _optima(setup, k, len(images), keep)
     integral, optima = _integrate(setup, k, images, rows, prior, templates, blocks, optima, max_bytes, tick=tick)
     poses = refine_poses(
-        images, integral.rotation, integral.origin, setup.banks[k], prior, reach=max(setup.shifts.step) if
-        len(setup.shifts) > 1 else 0.0,
+        images,
+        integral.rotation,
+        integral.origin,
+        setup.banks[k],
+        prior,
+        reach=max(setup.shifts.step) if len(setup.shifts) > 1 else 0.0,
     )
     return integral, poses, optima
 
@@ -153,8 +167,16 @@ def _optima(setup: Setup, k: int, images: int, keep: str) -> Optima:
 
 
 def _integrate(
-    setup: Setup, k: int, images: PolarImages, rows: np.ndarray, prior: ScalePrior, templates: TemplateCache,
-    blocks: BlockSizes, optima: Optima | None, max_bytes: float, keep_samples: int = 0,
+    setup: Setup,
+    k: int,
+    images: PolarImages,
+    rows: np.ndarray,
+    prior: ScalePrior,
+    templates: TemplateCache,
+    blocks: BlockSizes,
+    optima: Optima | None,
+    max_bytes: float,
+    keep_samples: int = 0,
     tick: Callable[[int], None] | None = None,
 ) -> tuple[Integral, Optima | None]:
     table, grid = setup.tables[k], setup.settings.grid
@@ -170,8 +192,20 @@ def _integrate(
         )
         cells = cells_of_grid(scores, setup.shifts)
     integral = integrate(
-        images, cells, table, setup.shifts, setup.n_inplane, setup.banks[k], prior, grid, setup.near, setup.division,
-        confinement, keep_samples, max_bytes, tick,
+        images,
+        cells,
+        table,
+        setup.shifts,
+        setup.n_inplane,
+        setup.banks[k],
+        prior,
+        grid,
+        setup.near,
+        setup.division,
+        confinement,
+        keep_samples,
+        max_bytes,
+        tick,
     )
     return integral, optima
 

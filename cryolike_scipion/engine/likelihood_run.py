@@ -37,11 +37,25 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 # Parameters that say where and how fast, not what.
-_FREE = frozenset({"out", "device", "threads", "memory", "batch_images", "batch_templates", "restart", "rows", "particles",
-                   "structures", "root"})
+_FREE = frozenset(
+    {
+        "out",
+        "device",
+        "threads",
+        "memory",
+        "batch_images",
+        "batch_templates",
+        "restart",
+        "rows",
+        "particles",
+        "structures",
+        "root",
+    }
+)
 _START_INFORMATION = 100.0  # tau² <T,T> of the prior with which the pilot is searched
 _SMALL_GROUP = 30
 _LEAST_PARTICLES = 0.1  # of a pilot, for its scale to be believed
+_WRITTEN = ("particles.star", "matrix.npy", "scores.h5", REPORT)
 _INVERTED = 0.7  # share of inverted particles that raises a warning
 
 
@@ -61,8 +75,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         If particles or structures cannot be used, or an image is bad and ``bad_images`` is "stop".
     """
     out = Path(parameters["out"])
-    written = ("particles.star", "matrix.npy", "scores.h5", REPORT)
-    refuse_overwriting(out, written, [*parameters["particles"], *parameters["structures"]])
+    refuse_overwriting(out, _WRITTEN, [*parameters["particles"], *parameters["structures"]])
     refuse_overwriting(out / "structures", ("[0-9][0-9][0-9].mrc",), parameters["structures"])
     setup = prepare_run(parameters, parameters["device"])
     _describe(setup)
@@ -83,10 +96,11 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     _conclude(out, results)
 
 
-def _score(
-    setup: Setup, manifest: Manifest, parameters: dict[str, Any], limits: Budget, progress: Progress
-) -> Results:
+def _score(setup: Setup, manifest: Manifest, parameters: dict[str, Any], limits: Budget, progress: Progress) -> Results:
     store = ChunkStore(manifest)
+    if store.missing():  # what an earlier run left must not be taken for this one's result
+        for name in _WRITTEN:
+            (manifest.out / name).unlink(missing_ok=True)
     templates = TemplateCache(setup, limits.templates)
     blocks = BlockSizes(limits.block_images, limits.block_views)
     if manifest.scale_prior is None:
@@ -116,7 +130,8 @@ def _score(
     results.versions = manifest.versions
     _grids(results, setup)
     results.extras["integrated_change"] = Quantity(
-        np.concatenate([p["integrated_change"] for p in parts], axis=1), "nat",
+        np.concatenate([p["integrated_change"] for p in parts], axis=1),
+        "nat",
         "change of the integrated log-likelihood by the last level of sampling: an estimate of its error "
         "[structures × particles]",
     )
@@ -134,13 +149,19 @@ def _check_contrast(setup: Setup, templates: TemplateCache, blocks: BlockSizes) 
     share = inverted_share(setup, templates[0], blocks)
     if share is not None and share > _INVERTED:
         logger.warning(
-            "%.0f %% of the particles looked at fit %s better with inverted contrast: try %s", 100 * share,
-            setup.entries[0].label, "without --invert" if setup.settings.images.invert else "--invert",
+            "%.0f %% of the particles looked at fit %s better with inverted contrast: try %s",
+            100 * share,
+            setup.entries[0].label,
+            "without --invert" if setup.settings.images.invert else "--invert",
         )
 
 
 def _learn(
-    setup: Setup, parameters: dict[str, Any], templates: TemplateCache, blocks: BlockSizes, limits: Budget,
+    setup: Setup,
+    parameters: dict[str, Any],
+    templates: TemplateCache,
+    blocks: BlockSizes,
+    limits: Budget,
     progress: Progress,
 ) -> dict[str, Any]:
     """Learn the scale prior of every optics group from its first readable particles, evenly spaced over the set."""
@@ -170,14 +191,19 @@ def _learn(
         if fit.particle_fraction < _LEAST_PARTICLES:
             logger.warning(
                 "scale of optics group %s: only %.0f %% of the pilot look like these structures; a wide prior is used",
-                setup.particles.optics[g].name, 100 * fit.particle_fraction,
+                setup.particles.optics[g].name,
+                100 * fit.particle_fraction,
             )
             learned[str(g)] = {"mu": wide.mu, "tau": wide.tau}
             continue
         learned[str(g)] = {"mu": fit.prior.mu, "tau": fit.prior.tau}
         logger.info(
             "scale of optics group %s: mean %.4g, width %.3g of the noise, from %d particles (%.0f %% of them informative)",
-            setup.particles.optics[g].name, fit.prior.mu, fit.prior.tau, fit.images, 100 * fit.particle_fraction,
+            setup.particles.optics[g].name,
+            fit.prior.mu,
+            fit.prior.tau,
+            fit.images,
+            100 * fit.particle_fraction,
         )
     return {"kind": "learned", "groups": learned}
 
@@ -202,8 +228,12 @@ def _grids(results: Results, setup: Setup) -> None:
 
 
 def _meaning_of_kept(keep: str, value: bool) -> str:
-    left = "views, shifts, in-plane angles" if not KEEP[keep] else ", ".join(
-        name for axis, name in (("v", "views"), ("o", "shifts"), ("g", "in-plane angles")) if axis not in KEEP[keep]
+    left = (
+        "views, shifts, in-plane angles"
+        if not KEEP[keep]
+        else ", ".join(
+            name for axis, name in (("v", "views"), ("o", "shifts"), ("g", "in-plane angles")) if axis not in KEEP[keep]
+        )
     )
     over = {"v": "views", "o": "shifts", "g": "in-plane angles"}
     best = f"best over {', '.join(over[a] for a in over if a in KEEP[keep])}" if KEEP[keep] else "all"
@@ -255,7 +285,13 @@ def _describe(setup: Setup) -> None:
     logger.info("%d particles against %d structures, %s search", len(setup.particles), len(setup.structures), setup.search)
     logger.info(
         "to %.2f Å: %d radii, %d in-plane angles, %d views (%.2f°), %d shifts (within %.1f Å); %d finer levels",
-        1 / grid.k_max, grid.n_radii, setup.n_inplane, len(table), table.step_deg, len(setup.shifts), setup.shifts.reach,
+        1 / grid.k_max,
+        grid.n_radii,
+        setup.n_inplane,
+        len(table),
+        table.step_deg,
+        len(setup.shifts),
+        setup.shifts.reach,
         setup.division.levels,
     )
 

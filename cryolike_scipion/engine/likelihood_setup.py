@@ -17,7 +17,7 @@ from .image_prep import ImageSettings
 from .particles import Particles, read_particles
 from .polar_grid import fft_friendly, inplane_count
 from .polar_images import Window
-from .polar_settings import PolarSettings
+from .polar_settings import PolarSettings, band_tail
 from .pose_cells import Division
 from .pose_mass import PoseWindow
 from .results import StructureEntry
@@ -169,9 +169,22 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     n_inplane = max(inplane_count(orders - 1), fft_friendly(int(np.ceil(360 / (1.6 * max(t.step_deg for t in tables))))))
     cache = CoefficientCache(settings, particles.source.parent) if particles.coefficients else None
     return Setup(
-        particles, structures, entries, banks, tables, settings, rule, shifts, n_inplane,
+        particles,
+        structures,
+        entries,
+        banks,
+        tables,
+        settings,
+        rule,
+        shifts,
+        n_inplane,
         PoseWindow(parameters["posterior_angle"], parameters["posterior_shift"] * coarsest),
-        Division(levels=parameters["levels"]), search, parameters["local_range"], cache, parameters["bad_images"], device,
+        Division(levels=parameters["levels"]),
+        search,
+        parameters["local_range"],
+        cache,
+        parameters["bad_images"],
+        device,
     )
 
 
@@ -263,7 +276,9 @@ def _settings(parameters, particles, stored: PolarSettings | None, k_max, radius
         if stored.serves(k_max, radius, reach, images, parameters["precision"]):
             return stored
         logger.info("The particles' coefficients were made with other settings; the images are converted afresh.")
-    return PolarSettings(k_max, radius, Window(radius + reach, 2 * pixel_size), images, parameters["precision"])
+    return PolarSettings(
+        k_max, radius, Window(radius + reach + band_tail(k_max), 2 * pixel_size), images, parameters["precision"]
+    )
 
 
 def _banks(structures, settings, rule: PowerRule, device, double) -> list[TemplateBank]:
@@ -300,8 +315,10 @@ def _views(parameters, structure: Structure, stored: ViewTable | None, k_max: fl
     if parameters["angular_step"] is None and stored is not None:
         if stored.step_deg > 1.3 * wanted:
             logger.warning(
-                "%s: the templates' views are %.1f° apart, and %.1f° would suit the detail compared", structure.label,
-                stored.step_deg, wanted,
+                "%s: the templates' views are %.1f° apart, and %.1f° would suit the detail compared",
+                structure.label,
+                stored.step_deg,
+                wanted,
             )
         return stored
     return healpix_views(parameters["angular_step"] or wanted, structure.symmetry)

@@ -106,9 +106,7 @@ def run(parameters: Mapping[str, Any], progress: Progress) -> None:
     """
     folders = [Path(folder) for folder in parameters["runs"]]
     if len(folders) < 2:
-        raise InputError(
-            "fewer than two runs are given", remedy="Give the output folders of at least two runs"
-        )
+        raise InputError("fewer than two runs are given", remedy="Give the output folders of at least two runs")
     out = Path(parameters["out"])
     if out.resolve() in [folder.resolve() for folder in folders]:
         raise InputError("the output folder is one of the runs", out, remedy="Give another folder with --out")
@@ -124,9 +122,7 @@ def run(parameters: Mapping[str, Any], progress: Progress) -> None:
     merged, particles = _merge(groups, structures, parameters.get("priors"))
     merged.parameters = {**runs[0].results.parameters, "runs": [str(folder) for folder in folders]}
     merged.save(out)
-    write_particles(
-        out / "particles.star", particles, columns_for_star(merged, particles), keep_overwritten=False
-    )
+    write_particles(out / "particles.star", particles, columns_for_star(merged, particles), keep_overwritten=False)
     write_report(merged, out / REPORT, out.resolve().name)
     progress.update()
     progress.close()
@@ -182,7 +178,11 @@ def _compare_priors(first: _Run, other: _Run) -> None:
             logger.warning(
                 "%s and %s learned different contrasts (%.4g and %.4g) in optics group %s: probabilities between their "
                 "structures are approximate; one run over all structures is exact",
-                first.folder, other.folder, a["mu"], b["mu"], int(group) + 1,
+                first.folder,
+                other.folder,
+                a["mu"],
+                b["mu"],
+                int(group) + 1,
             )
 
 
@@ -246,9 +246,7 @@ def _check_images(first: _Run, other: _Run) -> None:
     names = [i for i, (x, y) in enumerate(zip(a.image_name, b.image_name)) if x != y]
     both = (a.status == OK) & (b.status == OK)
     difference = np.abs(a.null_log_density - b.null_log_density)
-    differs = (a.status != b.status) | (
-        both & (difference > _NULL_TOLERANCE * np.abs(a.null_log_density) + 1e-3)
-    )
+    differs = (a.status != b.status) | (both & (difference > _NULL_TOLERANCE * np.abs(a.null_log_density) + 1e-3))
     if names or differs.any():
         row = int(a.row[names[0] if names else np.argmax(differs)])
         raise InputError(
@@ -297,9 +295,7 @@ def _merged_grids(grids: Sequence[Mapping[str, Quantity]]) -> dict[str, Quantity
     for name in dict.fromkeys(name for own in grids for name in own):
         present = {n: own[name] for n, own in enumerate(grids, 1) if name in own}
         first = next(iter(present.values()))
-        if len(present) == len(grids) and all(
-            np.array_equal(q.values, first.values) for q in present.values()
-        ):
+        if len(present) == len(grids) and all(np.array_equal(q.values, first.values) for q in present.values()):
             merged[name] = first
         else:
             merged |= {f"run{n}_{name}": quantity for n, quantity in present.items()}

@@ -61,9 +61,7 @@ def read_stack_header(path: str | os.PathLike[str]) -> StackHeader:
             "Give the folder that the image names are relative to with --root",
         ) from None
     except OSError as error:
-        raise StackError(
-            f"the image stack {path} cannot be read ({error.strerror})", "Check its rights"
-        ) from None
+        raise StackError(f"the image stack {path} cannot be read ({error.strerror})", "Check its rights") from None
     return _header(Path(path), status.st_size, status.st_mtime_ns)
 
 
@@ -74,9 +72,7 @@ def _header(path: Path, size: int, mtime_ns: int) -> StackHeader:
         with open(path, "rb") as file:
             raw = file.read(_HEADER_BYTES)
     except OSError as error:
-        raise StackError(
-            f"the image stack {path} cannot be read ({error.strerror})", "Check its rights"
-        ) from None
+        raise StackError(f"the image stack {path} cannot be read ({error.strerror})", "Check its rights") from None
     if raw[:2] in _COMPRESSED:
         raise StackError(f"the image stack {path} is compressed ({_COMPRESSED[raw[:2]]})", "Decompress it")
     if len(raw) < _HEADER_BYTES:

@@ -284,9 +284,7 @@ def _optics_of(particles: Particles, source: int) -> dict[str, list[str]]:
         return {label: [unquote(row[i]) for row in rows] for i, label in enumerate(_OPTICS)}
     columns = document.optics.columns(document.optics.labels, document.star.path)
     groups = columns.setdefault("rlnOpticsGroup", [str(n) for n in range(1, len(document.optics.rows) + 1)])
-    missing = {
-        label: text for label, text in _MISSING.items() if label not in (*columns, *document.particles.labels)
-    }
+    missing = {label: text for label, text in _MISSING.items() if label not in (*columns, *document.particles.labels)}
     if not missing:
         return columns
     own = document.particles.columns(["rlnOpticsGroup"], document.star.path).get("rlnOpticsGroup")
@@ -299,9 +297,7 @@ def _optics_of(particles: Particles, source: int) -> dict[str, list[str]]:
     return columns
 
 
-def _fillers(
-    labels: Sequence[str], tables: Iterable[tuple[list[str], list[str]]]
-) -> dict[str, Callable[[OpticsGroup], str]]:
+def _fillers(labels: Sequence[str], tables: Iterable[tuple[list[str], list[str]]]) -> dict[str, Callable[[OpticsGroup], str]]:
     """For each column the text that stands where a source lacks it: a number where others have a number."""
     fill = dict(_PARTICLE_DEFAULTS)
     for label in labels:

@@ -99,11 +99,7 @@ class _Plan:
             old = _SUPERSEDED.get(label)
             if old in place:
                 labels[place[old]] = _kept_label(old, taken)
-        kept = (
-            [place[label] for label in new if label in place and label not in _NOT_KEPT]
-            if keep_overwritten
-            else []
-        )
+        kept = [place[label] for label in new if label in place and label not in _NOT_KEPT] if keep_overwritten else []
         labels += appended
         labels += [_kept_label(given[i], taken) for i in kept]
         return cls(labels, replaced, appended, kept)
@@ -126,9 +122,7 @@ def _format(label: str, values: Sequence[object] | np.ndarray, count: int) -> li
         raise ValueError(f"the column {label} has shape {array.shape}, not ({count},)")
     if array.dtype.kind == "f":
         if not np.all(np.isfinite(array)):
-            raise ValueError(
-                f"the column {label} has values that are not finite: RELION would read them as 0"
-            )
+            raise ValueError(f"the column {label} has values that are not finite: RELION would read them as 0")
         return [f"{value:.6f}" for value in array.tolist()]
     if array.dtype.kind in "iub":
         return [str(int(value)) for value in array.tolist()]

@@ -109,9 +109,7 @@ class ParticleTable:
             bad |= ~np.fromiter((allowed(v) for v in values.tolist()), dtype=bool, count=self.size)
         if bad.any():
             row = int(np.argmax(bad))
-            raise InputError(
-                f"{label} is {values[row]:g}", self.path, row + 1, f"Correct {label}, or remove the row"
-            )
+            raise InputError(f"{label} is {values[row]:g}", self.path, row + 1, f"Correct {label}, or remove the row")
         return values
 
     def ctf(self, label: str, allowed: Callable[[float], bool] | None = None) -> NDArray[np.float64]:
@@ -120,8 +118,7 @@ class ParticleTable:
             raise InputError(
                 f"there is no CTF: the column {label} is missing",
                 self.path,
-                remedy="Estimate the CTF and extract or export the particles with it (defocus, voltage, "
-                "spherical aberration)",
+                remedy="Estimate the CTF and extract or export the particles with it (defocus, voltage, spherical aberration)",
             )
         return self.number(label, allowed=allowed)
 

@@ -235,11 +235,7 @@ def read_particles(
     for path in map(Path, given):
         file = particle_file(path)
         document = read_cryosparc(file) if file.suffix.lower() == ".cs" else read_star_document(file)
-        parts.append(
-            particles_from_document(
-                document, root=root, pixel_size=pixel_size, amplitude_contrast=amplitude_contrast
-            )
-        )
+        parts.append(particles_from_document(document, root=root, pixel_size=pixel_size, amplitude_contrast=amplitude_contrast))
     return parts[0] if len(parts) == 1 else _join(parts)
 
 

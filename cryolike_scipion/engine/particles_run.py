@@ -18,7 +18,7 @@ from .own_output import refuse_overwriting
 from .particle_star import write_particles
 from .particles import Particles, read_particles
 from .polar_images import Window
-from .polar_settings import PolarSettings, image_hashes
+from .polar_settings import PolarSettings, band_tail, image_hashes
 from .progress import Progress
 from .template_power import ctf_arguments, power_rule
 
@@ -70,9 +70,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
                 pointers[i], made[i] = f"{place:06d}@{os.fspath(path)}", hashes[i]
             progress.update(len(rows))
             continue
-        converted = convert(
-            particles, rows, settings, rule, parameters["bad_images"], device=parameters["device"]
-        )
+        converted = convert(particles, rows, settings, rule, parameters["bad_images"], device=parameters["device"])
         statuses[rows] = converted.status
         if converted.images is not None:
             usable = rows[converted.usable]
@@ -114,7 +112,9 @@ def _settings(particles: Particles, parameters: dict[str, Any]) -> PolarSettings
     radius = width / 2 if parameters["mask_diameter"] is None else parameters["mask_diameter"] / 2
     reach = _SHIFT_FRACTION * width + max(coarsest, 0.5 / k_max)
     images = image_settings(parameters, coarsest)
-    return PolarSettings(k_max, radius, Window(radius + reach, 2 * coarsest), images, parameters["precision"])
+    return PolarSettings(
+        k_max, radius, Window(radius + reach + band_tail(k_max), 2 * coarsest), images, parameters["precision"]
+    )
 
 
 def _chunks(particles: Particles, size: int):

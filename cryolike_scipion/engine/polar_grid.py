@@ -111,9 +111,7 @@ def radial_interpolation(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def choose_grid(
-    k_max: float, image_radius: float, template_radius: float, accuracy: float = 1e-6
-) -> PolarGrid:
+def choose_grid(k_max: float, image_radius: float, template_radius: float, accuracy: float = 1e-6) -> PolarGrid:
     """Smallest polar grid with a stated accuracy for given supports.
 
     Parameters
@@ -132,9 +130,7 @@ def choose_grid(
         If a length or the accuracy is not positive.
     """
     if min(k_max, image_radius, template_radius, accuracy) <= 0:
-        raise ValueError(
-            f"k_max {k_max}, radii {image_radius}, {template_radius} and accuracy {accuracy} must be positive"
-        )
+        raise ValueError(f"k_max {k_max}, radii {image_radius}, {template_radius} and accuracy {accuracy} must be positive")
     extent = image_radius + template_radius
     n_radii = _smallest(lambda n: _radial_error(n, k_max * extent, k_max * template_radius), accuracy)
     wave = 2 * np.pi * k_max * extent

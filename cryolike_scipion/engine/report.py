@@ -90,11 +90,7 @@ def _facts(results: Results, scored: np.ndarray) -> str:
         facts.append((f"{np.median(results.of_best('cc')[scored]):.3f}", "median cross-correlation"))
     if len(results.structures) > 1:
         facts.append((f"{100 * plots.decided(chosen):.0f} %", "have a structure posterior above 0.95"))
-    return (
-        '<div class="facts">'
-        + "".join(f"<div><b>{value}</b>{text}</div>" for value, text in facts)
-        + "</div>"
-    )
+    return '<div class="facts">' + "".join(f"<div><b>{value}</b>{text}</div>" for value, text in facts) + "</div>"
 
 
 def _structures(results: Results, scored: np.ndarray) -> str:

@@ -137,9 +137,7 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def empty(
-        cls, structures: Sequence[StructureEntry], count: int, priors: ArrayLike | None = None
-    ) -> Results:
+    def empty(cls, structures: Sequence[StructureEntry], count: int, priors: ArrayLike | None = None) -> Results:
         """A result of `count` particles with 0 everywhere, for filling."""
         size = len(structures)
         arrays: dict[str, Any] = {
@@ -217,9 +215,7 @@ class Results:
             _write_hdf5(temporary, self)
 
 
-def columns_for_star(
-    results: Results, particles: Particles | None = None
-) -> dict[str, np.ndarray | list[str]]:
+def columns_for_star(results: Results, particles: Particles | None = None) -> dict[str, np.ndarray | list[str]]:
     """Columns of ``particles.star``, for :func:`~cryolike_scipion.engine.particle_star.write_particles`.
 
     Parameters
@@ -284,13 +280,9 @@ def load_results(out: str | os.PathLike[str]) -> Results:
         with h5py.File(path, "r") as file:
             return _read_hdf5(file, path)
     except FileNotFoundError:
-        raise InputError(
-            "there is no result", path, remedy="Give the output folder of a finished run"
-        ) from None
+        raise InputError("there is no result", path, remedy="Give the output folder of a finished run") from None
     except OSError as error:
-        raise InputError(
-            f"the result cannot be read ({error})", path, remedy="Run the scoring again"
-        ) from None
+        raise InputError(f"the result cannot be read ({error})", path, remedy="Run the scoring again") from None
 
 
 def _write_hdf5(path: Path, results: Results) -> None:
@@ -306,9 +298,7 @@ def _write_hdf5(path: Path, results: Results) -> None:
         _dataset(file, "priors", Quantity(results.priors, "1", "prior probability of each structure"))
         group = file.create_group("particles")
         names = [name.encode("utf-8", "surrogateescape") for name in results.image_name]
-        _dataset(
-            group, "image_name", Quantity(np.array(names, dtype="S"), "", "the source's name of the image")
-        )
+        _dataset(group, "image_name", Quantity(np.array(names, dtype="S"), "", "the source's name of the image"))
         _dataset(group, "row", Quantity(results.row, "1", "row in the source's particle table, from 1"))
         _dataset(group, "source_index", Quantity(results.source_index, "1", "which source, from 0"))
         group.attrs["sources"] = canonical_json(results.sources)
@@ -348,6 +338,4 @@ def _read_hdf5(file: h5py.File, path: Path) -> Results:
 
 
 def _quantities(group: h5py.Group) -> dict[str, Quantity]:
-    return {
-        name: Quantity(item[()], item.attrs["unit"], item.attrs["meaning"]) for name, item in group.items()
-    }
+    return {name: Quantity(item[()], item.attrs["unit"], item.attrs["meaning"]) for name, item in group.items()}

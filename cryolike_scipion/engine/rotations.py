@@ -118,9 +118,7 @@ def angles_of_directions(vectors: ArrayLike) -> tuple[NDArray[np.float64], NDArr
     return _half_open(rot), tilt
 
 
-def distance_deg(
-    first: ArrayLike, second: ArrayLike, symmetry: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def distance_deg(first: ArrayLike, second: ArrayLike, symmetry: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Angle of the rotation that takes one orientation to the other, the smallest under a symmetry group.
 
     Parameters

@@ -62,9 +62,7 @@ def pick_rows(peak: Tensor, threshold: Tensor | float, screen: bool) -> tuple[tu
     return index, stands_for
 
 
-def sum_rows(
-    b: Tensor, evidence: Evidence, reference: Tensor, allowed: Tensor | None = None
-) -> tuple[RowSums, Tensor]:
+def sum_rows(b: Tensor, evidence: Evidence, reference: Tensor, allowed: Tensor | None = None) -> tuple[RowSums, Tensor]:
     """Sum rows over in-plane angles.
 
     Parameters

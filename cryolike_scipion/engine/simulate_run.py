@@ -42,8 +42,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     seed = parameters["seed"]
     if parameters["defocus_min"] > parameters["defocus_max"]:
         raise InputError(
-            f"the least defocus ({parameters['defocus_min']:g} Å) is more than the greatest "
-            f"({parameters['defocus_max']:g} Å)",
+            f"the least defocus ({parameters['defocus_min']:g} Å) is more than the greatest ({parameters['defocus_max']:g} Å)",
             remedy="Exchange --defocus-min and --defocus-max",
         )
     paths = [Path(path) for path in parameters["structures"] or write_structures(out, seed)]
@@ -63,9 +62,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         scale_spread=parameters["scale_spread"],
         offset_spread=parameters["offset_spread"],
     )
-    optics = Optics(
-        parameters["voltage"], parameters["cs"], parameters["amplitude_contrast"], parameters["phase_shift"]
-    )
+    optics = Optics(parameters["voltage"], parameters["cs"], parameters["amplitude_contrast"], parameters["phase_shift"])
     makers = [SliceMaker(structure, plane.points()) for structure in structures]
     _write_stack(out / STACK, truth, makers, plane, optics, parameters["snr"], seed, progress)
     _write_star(out / STAR, truth, plane, optics, with_truth=False)
@@ -208,8 +205,6 @@ def _write_star(path: Path, truth: Truth, plane: HalfPlane, optics: Optics, with
     lines += [f"_rln{name} #{i}" for i, name in enumerate(group, start=1)]
     lines += [" ".join(group.values()), "", "# version 30001", "", "data_particles", "", "loop_"]
     lines += [f"_{name} #{i}" for i, name in enumerate(columns, start=1)]
-    texts = [
-        values if isinstance(values, list) else [f"{value:.4f}" for value in values] for values in columns.values()
-    ]
+    texts = [values if isinstance(values, list) else [f"{value:.4f}" for value in values] for values in columns.values()]
     lines += [" ".join(row) for row in zip(*texts)]
     write_bytes(path, ("\n".join(lines) + "\n").encode())

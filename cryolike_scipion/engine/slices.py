@@ -75,9 +75,7 @@ class FourierVolume:
         size, fine = density.shape[0], self._fine
         offset = np.arange(size) - size // 2
         # (−1)^offset puts zero frequency at the middle of the grid.
-        factor = np.where(offset % 2 == 0, 1.0, -1.0) / kernel_transform(
-            fine, offset, self._eps, self._complex
-        )
+        factor = np.where(offset % 2 == 0, 1.0, -1.0) / kernel_transform(fine, offset, self._eps, self._complex)
         weighted = density * (factor[:, None, None] * factor[:, None] * factor * self.pixel_size**3)
         padded = np.zeros((fine,) * 3, dtype=self._complex)
         place = offset % fine

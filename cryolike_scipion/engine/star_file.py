@@ -44,9 +44,7 @@ class StarTable:
     body_line: int
     end_line: int
 
-    def columns(
-        self, wanted: Iterable[str], file: str | os.PathLike[str] | None = None
-    ) -> dict[str, list[str]]:
+    def columns(self, wanted: Iterable[str], file: str | os.PathLike[str] | None = None) -> dict[str, list[str]]:
         """Values of some columns as text, unquoted.
 
         Parameters
@@ -120,9 +118,7 @@ def read_star(path: str | os.PathLike[str]) -> StarFile:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"the file cannot be read ({error.strerror})", path, remedy="Check its name and its rights"
-        ) from None
+        raise InputError(f"the file cannot be read ({error.strerror})", path, remedy="Check its name and its rights") from None
     return parse_star(data.decode("utf-8", "surrogateescape"), path)
 
 

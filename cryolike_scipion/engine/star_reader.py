@@ -41,9 +41,7 @@ def read_star_document(path: str | os.PathLike[str]) -> ParticleDocument:
         )
     table = (named or tables)[0]
     if not table.rows:
-        raise InputError(
-            "the particle table is empty", star.path, remedy="Give a file with at least one particle"
-        )
+        raise InputError("the particle table is empty", star.path, remedy="Give a file with at least one particle")
     if optics is not None and not optics.rows:
         raise InputError("the optics table is empty", star.path, remedy="Export the particles again")
     return ParticleDocument(star, table, optics, _recorded_roots(star))
@@ -182,8 +180,7 @@ def _pixel_sizes(table: ParticleTable, given: float | None) -> NDArray[np.float6
         return np.full(len(table), float(given))
     else:
         raise InputError(
-            "the pixel size is missing (no rlnImagePixelSize, nor rlnMagnification with "
-            "rlnDetectorPixelSize)",
+            "the pixel size is missing (no rlnImagePixelSize, nor rlnMagnification with rlnDetectorPixelSize)",
             table.path,
             remedy="Give it in Å with --pixel",
         )
@@ -230,9 +227,7 @@ def _amplitude_contrast(table: ParticleTable, given: float | None) -> NDArray[np
     return contrast
 
 
-def _boxes(
-    table: ParticleTable, stacks: tuple[Path, ...], stack_index: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _boxes(table: ParticleTable, stacks: tuple[Path, ...], stack_index: NDArray[np.int64]) -> NDArray[np.int64]:
     """Box of each particle in pixels, from the stacks' headers; the table's own must agree.
 
     A stack that cannot be read has no say: its particles get a status when their images are read.
@@ -259,8 +254,7 @@ def _boxes(
         if differs.any():
             row = int(np.argmax(differs))
             raise InputError(
-                f"the images are {found[row]} pixels wide in {stacks[stack_index[row]]}, and rlnImageSize is "
-                f"{box[row]}",
+                f"the images are {found[row]} pixels wide in {stacks[stack_index[row]]}, and rlnImageSize is {box[row]}",
                 table.path,
                 row + 1,
                 "Export the particles again, or correct rlnImageSize",

@@ -136,9 +136,7 @@ def read_structure(
             file=path,
             remedy="Give a resolution or a pixel size.",
         )
-    model = read_atoms(
-        path, atom_model=atom_model, atom_radius=atom_radius, residue_model=residue_model, select=select
-    )
+    model = read_atoms(path, atom_model=atom_model, atom_radius=atom_radius, residue_model=residue_model, select=select)
     density = band_limited_density(model, k_max)
     return Structure(
         density.values,
@@ -176,9 +174,7 @@ def structure_files(paths: Iterable[str | Path]) -> list[Path]:
     return files
 
 
-def save(
-    path: str | Path, structure: Structure, views: ViewTable, parameters: dict[str, Any] | None = None
-) -> None:
+def save(path: str | Path, structure: Structure, views: ViewTable, parameters: dict[str, Any] | None = None) -> None:
     """Write a structure and its views to an HDF5 file, whole or not at all.
 
     Datasets: ``density`` [z, y, x], ``views/rot``, ``views/tilt`` (degrees), ``views/weight`` (sum 1) and,
@@ -187,9 +183,7 @@ def save(
     """
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as handle:
         handle.attrs["format"] = FORMAT
-        density = handle.create_dataset(
-            "density", data=structure.density, compression="gzip", compression_opts=1
-        )
+        density = handle.create_dataset("density", data=structure.density, compression="gzip", compression_opts=1)
         density.attrs["axes"] = "z, y, x; the centre is index N // 2"
         for name, value in (("pixel_size", structure.pixel_size), ("radius", structure.radius)):
             handle.attrs[name] = value
@@ -229,17 +223,13 @@ def load(path: str | Path) -> tuple[Structure, ViewTable]:
     try:
         with h5py.File(path, "r") as handle:
             if handle.attrs.get("format") != FORMAT:
-                raise InputError(
-                    "HDF5 file holds no structure", file=path, remedy="Make it anew with 'templates'."
-                )
+                raise InputError("HDF5 file holds no structure", file=path, remedy="Make it anew with 'templates'.")
             return _structure_of(handle), _views_of(handle["views"])
     except FileNotFoundError:
         raise InputError("structure does not exist", file=path, remedy="Check the name.") from None
     except (OSError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"structure cannot be read ({reason})", file=path, remedy="Make it anew with 'templates'."
-        ) from None
+        raise InputError(f"structure cannot be read ({reason})", file=path, remedy="Make it anew with 'templates'.") from None
 
 
 def _structure_of(handle: h5py.File) -> Structure:
@@ -299,6 +289,4 @@ def _kind(path: Path) -> str:
         return "map"
     if ending in ATOM_SUFFIXES:
         return "atoms"
-    raise InputError(
-        f"file ending {ending!r} is not known", file=path, remedy="Give a .mrc, .map, .pdb, .cif or .h5 file."
-    )
+    raise InputError(f"file ending {ending!r} is not known", file=path, remedy="Give a .mrc, .map, .pdb, .cif or .h5 file.")

@@ -79,9 +79,7 @@ def _group(name: str) -> NDArray[np.float64]:
             flip = np.diag([1.0, -1.0, -1.0])
             group = np.concatenate([turns, turns @ flip])
     else:
-        group = _closure(
-            [_rotation(axis, 2.0 * np.pi / order) for order, axis in _GENERATORS[name]], _ORDERS[name]
-        )
+        group = _closure([_rotation(axis, 2.0 * np.pi / order) for order, axis in _GENERATORS[name]], _ORDERS[name])
     group.setflags(write=False)
     return group
 

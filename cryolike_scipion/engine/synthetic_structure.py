@@ -44,9 +44,7 @@ def generate_structure(seed: int) -> list[gemmi.Structure]:
     """
     rng = np.random.default_rng(seed)
     axes = _hexagonal(19)
-    body = _bundle(
-        axes[axes[:, 1] > -12.0], residues=(20, 40), rng=rng
-    )  # a side is missing: no near-symmetry
+    body = _bundle(axes[axes[:, 1] > -12.0], residues=(20, 40), rng=rng)  # a side is missing: no near-symmetry
     arm = _bundle(_hexagonal(7), residues=(22, 30), rng=rng)
     arm = [helix + (0.0, 0.0, 22.0) for helix in arm]  # the hinge, at the origin, is the arm's lower end
     hinge = np.array([22.0, 0.0, 24.0])

@@ -118,9 +118,7 @@ def _one_each(values: list[str], count: int, what: str, spread: bool = True) -> 
     if spread and len(values) == 1:
         return list(values) * count
     if len(values) != count:
-        raise InputError(
-            f"{len(values)} {what} for {count} structures", remedy="Give one for each structure."
-        )
+        raise InputError(f"{len(values)} {what} for {count} structures", remedy="Give one for each structure.")
     return list(values)
 
 

@@ -101,9 +101,7 @@ def healpix_views(step_deg: float, symmetry: str = "C1") -> ViewTable:
     nside = healpix.nside_for(step_deg)
     if name == "C1":
         cells = np.arange(healpix.cell_count(nside))
-        weights = _exact_at_low_degree(
-            np.full(len(cells), 1.0 / len(cells)), healpix.centres(cells, nside)[None]
-        )
+        weights = _exact_at_low_degree(np.full(len(cells), 1.0 / len(cells)), healpix.centres(cells, nside)[None])
     else:
         cells, weights = _asymmetric_cells(nside, point_groups.rotations(name))
     return _healpix_table(cells, weights, name, nside)
@@ -132,9 +130,7 @@ def cryolike_views(step_deg: float) -> ViewTable:
     return ViewTable(rot, np.rad2deg(np.repeat(tilt, counts)), weights, "C1", float(step_deg))
 
 
-def view_table(
-    rot_deg: ArrayLike, tilt_deg: ArrayLike, weights: ArrayLike | None = None, symmetry: str = "C1"
-) -> ViewTable:
+def view_table(rot_deg: ArrayLike, tilt_deg: ArrayLike, weights: ArrayLike | None = None, symmetry: str = "C1") -> ViewTable:
     """A table of given views; equal weights where none are given.
 
     Raises
@@ -146,9 +142,7 @@ def view_table(
     tilt = np.atleast_1d(np.asarray(tilt_deg, dtype=np.float64))
     weight = np.ones_like(rot) if weights is None else np.atleast_1d(np.asarray(weights, dtype=np.float64))
     if not (len(rot) == len(tilt) == len(weight)) or len(rot) == 0:
-        raise ValueError(
-            f"{len(rot)} rot, {len(tilt)} tilt and {len(weight)} weights do not make a table of views"
-        )
+        raise ValueError(f"{len(rot)} rot, {len(tilt)} tilt and {len(weight)} weights do not make a table of views")
     if not np.all(np.isfinite(np.concatenate([rot, tilt, weight]))):
         raise ValueError("an angle or weight is not a finite number")
     if np.any(weight < 0) or weight.sum() == 0:
@@ -176,17 +170,13 @@ def view_table_from_file(path: str | Path, symmetry: str = "C1") -> ViewTable:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise InputError(
-            f"views cannot be read ({reason})", file=path, remedy="Give a text or STAR file."
-        ) from None
+        raise InputError(f"views cannot be read ({reason})", file=path, remedy="Give a text or STAR file.") from None
     columns = _star_columns(path, text) if path.suffix.lower() == ".star" else _text_columns(path, text)
     rot, tilt, *rest = columns
     try:
         return view_table(rot, tilt, rest[0] if rest else None, symmetry)
     except ValueError as error:
-        raise InputError(
-            str(error), file=path, remedy="Give one view a row: rot tilt [weight], degrees."
-        ) from None
+        raise InputError(str(error), file=path, remedy="Give one view a row: rot tilt [weight], degrees.") from None
 
 
 def children(table: ViewTable, indices: ArrayLike) -> ViewTable:
@@ -225,15 +215,11 @@ def children(table: ViewTable, indices: ArrayLike) -> ViewTable:
 def nearest_view(table: ViewTable, view_directions: ArrayLike) -> NDArray[np.int64]:
     """Index of the view nearest to each direction [..., 3] under the table's symmetry: int64 [...]."""
     group = point_groups.rotations(table.symmetry)
-    index, _ = _nearest(
-        _mates(table.directions(), group), len(table), np.asarray(view_directions, dtype=np.float64)
-    )
+    index, _ = _nearest(_mates(table.directions(), group), len(table), np.asarray(view_directions, dtype=np.float64))
     return index
 
 
-def _healpix_table(
-    cells: NDArray[np.int64], weights: NDArray[np.float64], name: str, nside: int
-) -> ViewTable:
+def _healpix_table(cells: NDArray[np.int64], weights: NDArray[np.float64], name: str, nside: int) -> ViewTable:
     rot, tilt = angles_of_directions(healpix.centres(cells, nside))
     return ViewTable(rot, tilt, weights, name, healpix.spacing_deg(nside), nside, cells)
 
@@ -270,9 +256,7 @@ def _in_unit(vectors: NDArray[np.float64], group: NDArray[np.float64]) -> NDArra
     return inside
 
 
-def _asymmetric_cells(
-    nside: int, group: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _asymmetric_cells(nside: int, group: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Cells of one asymmetric unit and their weights, by counting small cells of equal area."""
     split = max(2, int(np.ceil(np.sqrt(_AREA_SAMPLES / healpix.cell_count(nside)))))
     fine_side = split * nside
@@ -342,9 +326,7 @@ def _text_columns(path: Path, text: str) -> list[list[float]]:
         if not words:
             continue
         if len(words) not in (2, 3) or (rows and len(words) != len(rows[0])):
-            raise InputError(
-                f"{len(words)} columns", file=path, row=number, remedy="Give rot tilt [weight] in every row."
-            )
+            raise InputError(f"{len(words)} columns", file=path, row=number, remedy="Give rot tilt [weight] in every row.")
         rows.append([_number(word, path, number) for word in words])
     return [list(column) for column in zip(*rows)] if rows else [[], []]
 
@@ -355,28 +337,18 @@ def _star_columns(path: Path, text: str) -> list[list[float]]:
     try:
         document = cif.read_string(text)
     except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"STAR file cannot be parsed ({error})", file=path, remedy="Check the file."
-        ) from None
+        raise InputError(f"STAR file cannot be parsed ({error})", file=path, remedy="Check the file.") from None
     names = ["_rlnAngleRot", "_rlnAngleTilt", "_cryolikeViewWeight"]
     for block in document:
         table = block.find(names[:2])
         if len(table):
             found = [block.find_loop(name) for name in names]
-            return [
-                [_number(v, path, i) for i, v in enumerate(column, start=1)]
-                for column in found
-                if len(column)
-            ]
-    raise InputError(
-        "no rlnAngleRot and rlnAngleTilt columns", file=path, remedy="Give a STAR file with both."
-    )
+            return [[_number(v, path, i) for i, v in enumerate(column, start=1)] for column in found if len(column)]
+    raise InputError("no rlnAngleRot and rlnAngleTilt columns", file=path, remedy="Give a STAR file with both.")
 
 
 def _number(word: str, path: Path, row: int) -> float:
     try:
         return float(word)
     except ValueError:
-        raise InputError(
-            f"{word!r} is not a number", file=path, row=row, remedy="Give angles in degrees."
-        ) from None
+        raise InputError(f"{word!r} is not a number", file=path, row=row, remedy="Give angles in degrees.") from None

@@ -62,8 +62,7 @@ def particle_errors(particles, mask_diameter, resolution):
     width = pixel * (dimensions[0] if dimensions else 0)
     if width and mask_diameter and mask_diameter > width:
         errors.append(
-            f"The mask diameter of {mask_diameter:g} Å is larger than the box of {width:g} Å. "
-            "Give a smaller one, or none."
+            f"The mask diameter of {mask_diameter:g} Å is larger than the box of {width:g} Å. Give a smaller one, or none."
         )
     if resolution and resolution < 2 * pixel * (1 - 1e-6):
         errors.append(

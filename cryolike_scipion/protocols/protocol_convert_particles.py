@@ -66,9 +66,7 @@ class ProtCryolikeConvertParticles(ProtCryolikeBase):
     # -------------------------- info --------------------------
 
     def _validate(self):
-        return self._formErrors() or particle_errors(
-            self.inputParticles.get(), self.maskDiameter.get(), self.resolution.get()
-        )
+        return self._formErrors() or particle_errors(self.inputParticles.get(), self.maskDiameter.get(), self.resolution.get())
 
     def _summary(self):
         if not hasattr(self, "outputParticles"):

@@ -144,9 +144,7 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
     def _createClasses(self, scores, count):
         """Return the particles as classes, one a structure in their order, empty ones included."""
         classes = self._createSetOfClasses3D(self.inputParticles)
-        classes.classifyItems(
-            updateItemCallback=lambda item, _: scores.apply(item), updateClassCallback=self._describeClass
-        )
+        classes.classifyItems(updateItemCallback=lambda item, _: scores.apply(item), updateClassCallback=self._describeClass)
         add_empty_classes(classes, range(1, count + 1), self._describeClass)
         return classes
 
@@ -177,9 +175,7 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
             )
         priors = self.priors.get("").replace(",", " ").split()
         if not errors and len(priors) not in (0, self._countStructures()):
-            errors.append(
-                f"There are {len(priors)} priors for {self._countStructures()} structures. Give one each, or none."
-            )
+            errors.append(f"There are {len(priors)} priors for {self._countStructures()} structures. Give one each, or none.")
         return errors
 
     def _templateErrors(self):
@@ -189,10 +185,7 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
         if not self._templates():
             return ["The template set has no enabled structure. Enable one, or choose another set."]
         errors = [
-            (
-                f"The file of template '{item.getLabel()}' is missing: {item.getFileName()}. Run 'generate "
-                "templates' again."
-            )
+            (f"The file of template '{item.getLabel()}' is missing: {item.getFileName()}. Run 'generate templates' again.")
             for item in self._templates()
             if not os.path.exists(item.getFileName())
         ]

@@ -37,10 +37,7 @@ def pointed_structures(pointers):
 
 def structures_identity(structures):
     """Return what tells these structures from others, in types that JSON knows."""
-    return [
-        [structure.label, structure.pixel, structure.index] + file_identity(structure.source)
-        for structure in structures
-    ]
+    return [[structure.label, structure.pixel, structure.index] + file_identity(structure.source) for structure in structures]
 
 
 def structure_errors(structures, symmetries):

@@ -55,9 +55,7 @@ class Blobs:
         density /= (2 * np.pi * self.sigma**2) ** 1.5
         radius = float(np.linalg.norm(self.centres, axis=1).max() + 4.5 * self.sigma)
         reach = min(radius, box / 2 * PIXEL)
-        return Structure(
-            density.astype(np.float32), PIXEL, "blobs", self.symmetry, Path("blobs"), reach, 0.5 / PIXEL, "map"
-        )
+        return Structure(density.astype(np.float32), PIXEL, "blobs", self.symmetry, Path("blobs"), reach, 0.5 / PIXEL, "map")
 
 
 def optics(count, seed=0, defocus=(6000.0, 9000.0), astigmatism=900.0):

@@ -74,9 +74,7 @@ class ScipionProject:
     def relations(self):
         """Return the (creator, parent, child, name) of every relation in the project."""
         with sqlite3.connect(self._project.getDbPath()) as database:
-            return database.execute(
-                "select parent_id, object_parent_id, object_child_id, name from Relations"
-            ).fetchall()
+            return database.execute("select parent_id, object_parent_id, object_child_id, name from Relations").fetchall()
 
     def viewer(self, viewer_class, protocol):
         """Return a viewer of a protocol, without its window."""

@@ -50,9 +50,7 @@ def make_particles(filename, stacks, pixel=1.5, posed=False, change=None, ctf=Tr
     particles = SetOfParticles(filename=str(filename))
     particles.setSamplingRate(pixel)
     particles.setHasCTF(ctf)
-    particles.setAcquisition(
-        Acquisition(voltage=200, sphericalAberration=1.4, amplitudeContrast=0.07, magnification=50000)
-    )
+    particles.setAcquisition(Acquisition(voltage=200, sphericalAberration=1.4, amplitudeContrast=0.07, magnification=50000))
     if posed:
         particles.setAlignmentProj()
     number = 0

@@ -53,9 +53,7 @@ def _in_band(k_max, count=4000, seed=1):
 
 
 def _factors(*elements):
-    return [
-        atoms.GaussianSum(tuple(gemmi.Element(e).c4322.a), tuple(gemmi.Element(e).c4322.b)) for e in elements
-    ]
+    return [atoms.GaussianSum(tuple(gemmi.Element(e).c4322.a), tuple(gemmi.Element(e).c4322.b)) for e in elements]
 
 
 FORMS = {
@@ -161,9 +159,7 @@ def test_only_the_first_model_is_read(pdb, tmp_path):
     assert len(atoms.read_atoms(path).positions) == 9
 
 
-@pytest.mark.parametrize(
-    ("select", "count"), [("A", 6), ("A,B", 9), ("A/1/CA[C]", 1), ("[N]", 2), ("(TRP)", 3)]
-)
+@pytest.mark.parametrize(("select", "count"), [("A", 6), ("A,B", 9), ("A/1/CA[C]", 1), ("[N]", 2), ("(TRP)", 3)])
 def test_selection(pdb, select, count):
     assert len(atoms.read_atoms(pdb, select=select).positions) == count
 
@@ -282,9 +278,7 @@ def test_a_ferritin_at_64_pixels_stays_within_two_gibibytes(tmp_path):
     ]  # fmt: skip
     path = tmp_path / "ferritin.pdb"
     path.write_text("".join(lines))
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, str(path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", _MEASURE, str(path)], capture_output=True, text=True, check=True)
     views, gibibytes = done.stdout.split()
     assert int(views) > 150
     assert float(gibibytes) < 2.0  # measured: 0.8

@@ -64,9 +64,7 @@ def test_equal_values_have_one_fingerprint():
     assert canonical_json({"é": None, "a": True}) == '{"a":true,"\\u00e9":null}'
 
 
-@pytest.mark.parametrize(
-    "value, error", [(float("nan"), ValueError), (object(), TypeError), ({1}, TypeError)]
-)
+@pytest.mark.parametrize("value, error", [(float("nan"), ValueError), (object(), TypeError), ({1}, TypeError)])
 def test_what_has_no_fingerprint(value, error):
     with pytest.raises(error):
         fingerprint({"a": value})

@@ -91,12 +91,8 @@ def test_the_defocus_axis_is_the_astigmatism_angle():
     angle = torch.tensor(math.radians(33.0), dtype=torch.float64)
     along = ctf(k, angle, 14000.0, 8000.0, 33.0, 300.0, 2.7, 0.1)
     across = ctf(k, angle + math.pi / 2, 14000.0, 8000.0, 33.0, 300.0, 2.7, 0.1)
-    assert along.item() == pytest.approx(
-        ctf(k, angle, 14000.0, 14000.0, 0.0, 300.0, 2.7, 0.1).item(), abs=1e-12
-    )
-    assert across.item() == pytest.approx(
-        ctf(k, angle, 8000.0, 8000.0, 0.0, 300.0, 2.7, 0.1).item(), abs=1e-12
-    )
+    assert along.item() == pytest.approx(ctf(k, angle, 14000.0, 14000.0, 0.0, 300.0, 2.7, 0.1).item(), abs=1e-12)
+    assert across.item() == pytest.approx(ctf(k, angle, 8000.0, 8000.0, 0.0, 300.0, 2.7, 0.1).item(), abs=1e-12)
 
 
 def test_phase_shift_bfactor_and_scale():

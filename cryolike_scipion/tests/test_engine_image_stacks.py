@@ -77,8 +77,7 @@ def test_bad_images_have_a_status_and_the_others_their_values(tmp_path):
     assert np.array_equal(found[[0, 4]], images[[0, 4]]) and not found[[1, 2, 3, 5]].any()
     stack = tmp_path / "images.mrcs"
     assert problems[1] == (
-        f"{star}, row 2: image 2 of {stack} is constant (every pixel is 3.5). "
-        "Extract the particle again, or remove the row."
+        f"{star}, row 2: image 2 of {stack} is constant (every pixel is 3.5). Extract the particle again, or remove the row."
     )
     assert f"{star}, row 3: image 3 of {stack} has values that are NaN or infinite." in problems[2]
     assert f"{star}, row 6: there is no image 7 of {stack}, which has 6." in problems[5]

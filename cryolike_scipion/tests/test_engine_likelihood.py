@@ -78,9 +78,7 @@ def _log_integral(image, template, pattern, prior, alpha_nodes):
 def test_closed_form_is_the_integral_over_scale_offset_and_noise(signal, prior):
     image, template, pattern = _image(signal, seed=4)
     a, b, c, n, _ = _projected(image, template, pattern)
-    numerical = _log_integral(image, template, pattern, prior, 160) - _log_integral(
-        image, template, pattern, prior, None
-    )
+    numerical = _log_integral(image, template, pattern, prior, 160) - _log_integral(image, template, pattern, prior, None)
     assert float(log_evidence(a, b, c, n, prior)) == pytest.approx(numerical, abs=1e-6)
 
 
@@ -90,17 +88,13 @@ def test_closed_form_with_a_mean_scale():
     a, b, c, n, _ = _projected(image, template, pattern)
     for mu, tau in ((5.5, 0.25), (8.0, 0.35)):
         prior = ScalePrior(mu, tau)
-        numerical = _log_integral(image, template, pattern, prior, 700) - _log_integral(
-            image, template, pattern, prior, None
-        )
+        numerical = _log_integral(image, template, pattern, prior, 700) - _log_integral(image, template, pattern, prior, None)
         assert float(log_evidence(a, b, c, n, prior)) == pytest.approx(numerical, abs=1e-6)
     # Where the prior is cut, its normaliser at the estimated noise stands for the integral: a stated approximation.
     image, template, pattern = _image(0.5, seed=2, side=12)
     a, b, c, n, _ = _projected(image, template, pattern)
     prior = ScalePrior(0.5, 0.8)
-    numerical = _log_integral(image, template, pattern, prior, 240) - _log_integral(
-        image, template, pattern, prior, None
-    )
+    numerical = _log_integral(image, template, pattern, prior, 240) - _log_integral(image, template, pattern, prior, None)
     found = float(log_evidence(a, b, c, n, prior))
     assert found == pytest.approx(numerical, abs=5e-3)
 
@@ -110,9 +104,7 @@ def test_flat_scale_is_the_integral_up_to_one_constant():
     for signal, seed, noise in ((-1.0, 0, 1.0), (0.0, 1, 0.5), (2.0, 2, 1.5), (5.0, 3, 1.0)):
         image, template, pattern = _image(signal, seed=seed, noise=noise)
         a, b, c, n, _ = _projected(image, template, pattern)
-        numerical = _log_integral(image, template, pattern, FLAT, 200) - _log_integral(
-            image, template, pattern, FLAT, None
-        )
+        numerical = _log_integral(image, template, pattern, FLAT, 200) - _log_integral(image, template, pattern, FLAT, None)
         # ∫ d alpha has the unit of alpha: ½ ln c of it is the image's, not the pose's.
         gaps.append(float(log_evidence(a, b, c, n, FLAT)) + 0.5 * np.log(c) - numerical)
     assert np.ptp(gaps) < 1e-6

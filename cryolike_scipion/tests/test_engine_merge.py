@@ -34,9 +34,7 @@ def whole_run():
     status[4] = 3
     for array in chunk.values():
         array[:, 4] = 0
-    return Results.from_chunks(
-        STRUCTURES, [{**chunk, "status": status, "null_log_density": rng.normal(size=COUNT) - 1e3}]
-    )
+    return Results.from_chunks(STRUCTURES, [{**chunk, "status": status, "null_log_density": rng.normal(size=COUNT) - 1e3}])
 
 
 def write_run(folder, star, structures, rows, **parameters):
@@ -54,9 +52,7 @@ def write_run(folder, star, structures, rows, **parameters):
 
 
 def merge(folders, out, **options):
-    merge_run.run(
-        {"runs": [str(f) for f in folders], "out": str(out), "priors": None, **options}, Progress(bar=False)
-    )
+    merge_run.run({"runs": [str(f) for f in folders], "out": str(out), "priors": None, **options}, Progress(bar=False))
     return load_results(out)
 
 
@@ -81,9 +77,7 @@ def test_parts_become_the_whole(tmp_path, star, plan):
     assert sorted(order) == [0, 1, 2]
     for name in PER_STRUCTURE:
         assert np.allclose(getattr(merged, name), getattr(whole, name)[order], rtol=1e-14, atol=0), name
-    assert np.array_equal(merged.status, whole.status) and np.array_equal(
-        merged.null_log_density, whole.null_log_density
-    )
+    assert np.array_equal(merged.status, whole.status) and np.array_equal(merged.null_log_density, whole.null_log_density)
     best = np.array([0, *(order.index(k) + 1 for k in range(3))])
     assert np.array_equal(merged.best_structure, best[whole.best_structure])
     assert merged.row.tolist() == list(range(1, COUNT + 1))
@@ -134,9 +128,7 @@ def test_runs_that_do_not_fit(tmp_path, star):
     assert f"{other}: resolution is 9.0, and 8.0 in {a}. Merge runs" in error_of([a, other], out)
     assert "row 3 is also in" in error_of([a, write_run(tmp_path / "d", star, [0], [2, 3])], out)
     half = write_run(tmp_path / "e", star, [0, 1], [0, 1])
-    assert "no scores for the structure 'B'" in error_of(
-        [half, write_run(tmp_path / "f", star, [0], [2, 3])], out
-    )
+    assert "no scores for the structure 'B'" in error_of([half, write_run(tmp_path / "f", star, [0], [2, 3])], out)
     assert "2 prior weights were given for" in error_of(
         [a, b, write_run(tmp_path / "g", star, [2], ALL)], out, priors=[1.0, 1.0]
     )
@@ -148,9 +140,7 @@ def test_runs_of_other_particles(tmp_path, star):
     a = write_run(tmp_path / "a", star, [0], ALL)
     other = write_set(tmp_path / "other", COUNT)
     other.write_text(star.read_text().replace("10002.10", "10002.20"))
-    assert "of another particle file" in error_of(
-        [a, write_run(tmp_path / "b", other, [1], ALL)], tmp_path / "out"
-    )
+    assert "of another particle file" in error_of([a, write_run(tmp_path / "b", other, [1], ALL)], tmp_path / "out")
 
 
 def test_runs_that_saw_other_images(tmp_path, star):

@@ -236,9 +236,7 @@ def test_difference_the_exponent_and_the_count_of_values(oracle, images, templat
     assert [theirs, ours_same_count, ours] == pytest.approx([135.5284, 135.7940, 106.6061], abs=1e-3)
 
 
-def test_difference_the_offset_is_projected_out_of_image_and_template(
-    oracle, grid, images, templates, powers, products
-):
+def test_difference_the_offset_is_projected_out_of_image_and_template(oracle, grid, images, templates, powers, products):
     """Theirs: no projection, but templates less the box transform times F(0). Ours: their mean kept, offset fitted."""
     pixel = float(oracle["pixel_size"])
     _, s, d, w = _best(oracle, products / np.sqrt(powers)[:, :, None])

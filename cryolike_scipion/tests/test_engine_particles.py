@@ -98,9 +98,7 @@ def test_a_text_that_no_star_file_holds_is_refused(text):
 
 
 def test_tables_and_their_lines():
-    star = parse_star(
-        "# c\ndata_general\n_a 1\n_b 'x y'\n\ndata_p\nloop_\n_c #1\n_d #2\n1 2\n\n3 4\n", "f.star"
-    )
+    star = parse_star("# c\ndata_general\n_a 1\n_b 'x y'\n\ndata_p\nloop_\n_c #1\n_d #2\n1 2\n\n3 4\n", "f.star")
     general, table = star.tables
     assert (general.name, general.labels, general.rows) == ("general", ("a", "b"), ["1 'x y'"])
     assert general.columns(["b"]) == {"b": ["x y"]}
@@ -145,9 +143,7 @@ def test_relion_31(tmp_path):
     assert particles.defocus_u.tolist() == [10000.1, 10001.1, 10002.1, 10003.1]
     assert particles.defocus_v[1] == 9001 and particles.defocus_angle_deg[3] == 30
     assert not particles.has_pose and not particles.rot.any() and not particles.class_number.any()
-    assert (
-        np.all(particles.sign == 1) and np.all(particles.ctf_scale == 1) and not particles.ctf_bfactor.any()
-    )
+    assert np.all(particles.sign == 1) and np.all(particles.ctf_scale == 1) and not particles.ctf_bfactor.any()
     assert particles.coefficients is None
 
 
@@ -367,9 +363,7 @@ def test_cryosparc_values(tmp_path):
     assert particles.stacks == (tmp_path / "J1" / "images.mrcs",) and particles.frame.tolist() == [0, 1, 2]
     assert particles.sign.tolist() == [-1] * 3 and particles.pixel_size.tolist() == [2.5] * 3
     assert np.float32(particles.defocus_u[0]) == np.float32(12345.678)
-    assert np.allclose(particles.phase_shift_deg, 90) and np.allclose(
-        particles.defocus_angle_deg, np.rad2deg(0.5)
-    )
+    assert np.allclose(particles.phase_shift_deg, 90) and np.allclose(particles.defocus_angle_deg, np.rad2deg(0.5))
     assert np.allclose(particles.origin_x, [5, 2.5, 0]) and np.allclose(particles.origin_y, [-10, 0, 15])
     assert particles.class_number.tolist() == [1, 2, 1] and particles.has_pose
     from scipy.spatial.transform import Rotation
@@ -385,9 +379,7 @@ def test_real_cryosparc_files():
     assert np.allclose([refined.origin_x[0], refined.origin_y[0]], [11.334375 * 2.95, -1.828125 * 2.95])
     classified = read_particles(folder / "J2_particles_exported.cs")
     assert len(classified) == 22 and not classified.has_pose
-    assert np.allclose(classified.psi[0], np.rad2deg(5.8985004)) and np.isclose(
-        classified.origin_y[0], 12 * 1.3450001
-    )
+    assert np.allclose(classified.psi[0], np.rad2deg(5.8985004)) and np.isclose(classified.origin_y[0], 12 * 1.3450001)
     assert classified.image_names()[0].startswith("000001@J1/imported/")
 
 

@@ -76,8 +76,7 @@ def test_inner_products_are_as_accurate_as_asked(k_max, image_radius, template_r
     rng = np.random.default_rng(3)
     grid = choose_grid(k_max, image_radius, template_radius, accuracy)
     errors = [
-        _inner_product_error(grid, _sources(rng, 24, image_radius), _sources(rng, 24, template_radius))
-        for _ in range(12)
+        _inner_product_error(grid, _sources(rng, 24, image_radius), _sources(rng, 24, template_radius)) for _ in range(12)
     ]
     # Radius and angle may each err by the accuracy.
     assert max(errors) <= 2 * accuracy

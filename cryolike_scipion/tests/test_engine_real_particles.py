@@ -22,13 +22,26 @@ RANDOM_POSES = 200
 def test_refined_poses_of_trpv1_beat_random_ones(tmp_path, mask_diameter):
     data = shared_data("trpv1_real")
     given = {
-        "particles": [str(data / "particles.star")], "structures": [str(data / "map.mrc")], "symmetry": ["C4"],
-        "search": "fixed", "mask_diameter": mask_diameter, "out": str(tmp_path / "out"),
+        "particles": [str(data / "particles.star")],
+        "structures": [str(data / "map.mrc")],
+        "symmetry": ["C4"],
+        "search": "fixed",
+        "mask_diameter": mask_diameter,
+        "out": str(tmp_path / "out"),
     }
     cryolike(
-        "likelihood", "--particles", data / "particles.star", "--structures", data / "map.mrc", "--symmetry", "C4",
-        "--search", "fixed", *(() if mask_diameter is None else ("--mask-diameter", mask_diameter)),
-        "--out", tmp_path / "out",
+        "likelihood",
+        "--particles",
+        data / "particles.star",
+        "--structures",
+        data / "map.mrc",
+        "--symmetry",
+        "C4",
+        "--search",
+        "fixed",
+        *(() if mask_diameter is None else ("--mask-diameter", mask_diameter)),
+        "--out",
+        tmp_path / "out",
     )
     refined = load_results(tmp_path / "out").cc[0]
 
@@ -36,16 +49,18 @@ def test_refined_poses_of_trpv1_beat_random_ones(tmp_path, mask_diameter):
     particles = setup.particles
     images = convert(particles, np.arange(len(particles)), setup.settings, setup.rule, "stop").images
     rng = np.random.default_rng(7)
-    random = np.array([
-        score_poses(
-            images.take(torch.full((RANDOM_POSES,), i)),
-            rotations.random_rotations(RANDOM_POSES, rng),
-            np.repeat([[particles.origin_x[i], particles.origin_y[i]]], RANDOM_POSES, axis=0),
-            setup.banks[0],
-            ScalePrior(),
-        ).cc
-        for i in range(len(particles))
-    ])
+    random = np.array(
+        [
+            score_poses(
+                images.take(torch.full((RANDOM_POSES,), i)),
+                rotations.random_rotations(RANDOM_POSES, rng),
+                np.repeat([[particles.origin_x[i], particles.origin_y[i]]], RANDOM_POSES, axis=0),
+                setup.banks[0],
+                ScalePrior(),
+            ).cc
+            for i in range(len(particles))
+        ]
+    )
     beaten = (refined[:, None] > random).mean(axis=1)
     print(f"mean cc {refined.mean():.3f}, at random poses {random.mean():.3f}; beats {beaten.min():.3f} or more of them")
     assert refined.mean() >= 2.3 * random.mean()
@@ -61,8 +76,17 @@ def test_dark_ribosomes_prefer_the_map_to_its_phase_randomised_copy(tmp_path):
     structures = [maps / "50S_state_D.mrc", maps / "50S_state_E.mrc", *decoys]
     for name, option in (("inverted", ("--invert",)), ("as_is", ())):
         cryolike(
-            "likelihood", "--particles", data / "empiar_10076_7.star", "--structures", *structures, *option,
-            "--max-shift", 40, "--out", tmp_path / name, *all_threads(),
+            "likelihood",
+            "--particles",
+            data / "empiar_10076_7.star",
+            "--structures",
+            *structures,
+            *option,
+            "--max-shift",
+            40,
+            "--out",
+            tmp_path / name,
+            *all_threads(),
         )
     right, wrong = (load_results(tmp_path / name).integrated for name in ("inverted", "as_is"))
     gain = right[:2] - right[2:]

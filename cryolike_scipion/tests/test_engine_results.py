@@ -73,14 +73,10 @@ def test_wrong_priors(priors):
 def test_chunks_are_joined_in_order():
     whole = filled(5)
     arrays = {name: getattr(whole, name) for name in (*PER_STRUCTURE, *PER_PARTICLE)}
-    parts = [
-        {name: array[..., part] for name, array in arrays.items()} for part in (slice(0, 3), slice(3, 5))
-    ]
+    parts = [{name: array[..., part] for name, array in arrays.items()} for part in (slice(0, 3), slice(3, 5))]
     joined = Results.from_chunks(STRUCTURES, parts)
     for name, array in arrays.items():
-        assert np.array_equal(getattr(joined, name), array) and getattr(joined, name).dtype == array.dtype, (
-            name
-        )
+        assert np.array_equal(getattr(joined, name), array) and getattr(joined, name).dtype == array.dtype, name
 
 
 def test_images_without_a_score_belong_to_no_structure():
@@ -105,10 +101,7 @@ def test_files_hold_everything_with_units_and_meanings(tmp_path):
         file.visititems(lambda name, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
         assert len(datasets) == len(PER_STRUCTURE) + len(PER_PARTICLE) + 1 + 3 + 2
         assert all({"unit", "meaning"} <= set(dataset.attrs) for dataset in datasets)
-        assert (
-            file["rot"].attrs["unit"] == "degree"
-            and "[structures × particles]" in file["rot"].attrs["meaning"]
-        )
+        assert file["rot"].attrs["unit"] == "degree" and "[structures × particles]" in file["rot"].attrs["meaning"]
         assert json.loads(file.attrs["parameters"]) == results.parameters
     again = load_results(tmp_path)
     for name in (*PER_STRUCTURE, *PER_PARTICLE, "priors", "row", "source_index"):
@@ -136,10 +129,7 @@ def test_results_that_cannot_be_read(tmp_path):
 
 
 def test_columns(tmp_path):
-    head = (
-        PARTICLES
-        + "_rlnAngleRot #6\n_rlnAngleTilt #7\n_rlnAnglePsi #8\n_rlnOriginXAngst #9\n_rlnOriginYAngst #10\n"
-    )
+    head = PARTICLES + "_rlnAngleRot #6\n_rlnAngleTilt #7\n_rlnAnglePsi #8\n_rlnOriginXAngst #9\n_rlnOriginYAngst #10\n"
     rows = [f"{i}@images.mrcs 1 10000 9000 0 1{i} 2{i} 3{i} 4{i} 5{i}" for i in range(1, 5)]
     particles = read_particles(write_set(tmp_path, head=head, rows=rows))
     results = filled()
@@ -148,19 +138,13 @@ def test_columns(tmp_path):
     for i in (0, 1, 3):
         assert columns["rlnAngleRot"][i] == results.rot[best[i], i]
         assert columns["rlnOriginYAngst"][i] == results.origin_y[best[i], i]
-        assert (
-            columns["cryolikeLogLikelihood"][i]
-            == columns["rlnLogLikeliContribution"][i]
-            == results.integrated[best[i], i]
-        )
+        assert columns["cryolikeLogLikelihood"][i] == columns["rlnLogLikeliContribution"][i] == results.integrated[best[i], i]
         assert columns["rlnMaxValueProbDistribution"][i] == (
             results.pose_posterior[best[i], i] * results.structure_posterior[best[i], i]
         )
         assert columns["rlnClassNumber"][i] == columns["cryolikeBestStructure"][i] == best[i] + 1
         assert columns["cryolikeBestTemplate"][i] == results.best_template[best[i], i]
-    assert [
-        columns[name][2] for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst")
-    ] == [13, 23, 33, 43]
+    assert [columns[name][2] for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst")] == [13, 23, 33, 43]
     assert columns["cryolikeStatus"] == ["ok", "ok", "constant", "ok"]
     scores = [name for name in columns if name.startswith("cryolike") and name != "cryolikeStatus"]
     assert len(scores) == 10 and all(columns[name][2] == 0 for name in (*scores, "rlnClassNumber"))

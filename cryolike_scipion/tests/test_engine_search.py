@@ -229,9 +229,7 @@ def test_refinement_finds_poses_better_than_the_grid(quiet, noisy):
     for trial, angle, shift in ((quiet, 0.7, 0.1), (noisy, 9.0, 1.5)):
         rotation, origin = trial.poses(trial.search())
         start = score_poses(trial.images, rotation, origin, trial.comparison.bank, trial.prior)
-        found = refine.refine_poses(
-            trial.images, rotation, origin, trial.comparison.bank, trial.prior, 4.0, iterations=10
-        )
+        found = refine.refine_poses(trial.images, rotation, origin, trial.comparison.bank, trial.prior, 4.0, iterations=10)
         assert (found.scores.log_ratio >= start.log_ratio).all()
         truth = score_poses(trial.images, trial.rotations, trial.origins, trial.comparison.bank, trial.prior)
         # Without noise the scores are those of a cc of 0.9995, and 2 % of them are the single precision of templates.
@@ -344,9 +342,7 @@ def test_division_of_cells_converges_to_a_fine_exhaustive_search(faint, faint_sc
     assert np.abs(found[3].change).max() < 0.1 < np.abs(found[1].change).max()
     assert (found[3].mean_log > found[3].log + 1.0).all()  # information is gained
     for i, one in enumerate(found[1:]):
-        exact_best = score_poses(
-            faint.images.take(slice(0, 3)), one.rotation, one.origin, faint.comparison.bank, faint.prior
-        )
+        exact_best = score_poses(faint.images.take(slice(0, 3)), one.rotation, one.origin, faint.comparison.bank, faint.prior)
         assert np.abs(exact_best.log_ratio - one.best).max() < 1.0, i  # <T,T> averaged over psi
     assert (distance_deg(found[3].rotation, faint.rotations[:3]) < 15).all()
 

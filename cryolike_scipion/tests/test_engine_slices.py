@@ -85,9 +85,7 @@ def test_a_shift_of_the_density_is_a_phase():
     density[5:11, 6:12, 4:10] = rng.normal(size=(6, 6, 6))
     moved = np.roll(density, (1, 2, 3), axis=(0, 1, 2))  # z, y, x
     grid, rotations = _grid(), random_rotations(2, rng)
-    one, other = (
-        SliceMaker(_structure(d), grid, torch.complex128)(rotations).numpy() for d in (density, moved)
-    )
+    one, other = (SliceMaker(_structure(d), grid, torch.complex128)(rotations).numpy() for d in (density, moved))
     shift = np.array([3.0, 2.0, 1.0]) * PIXEL
     phase = np.exp(-2j * np.pi * _plane(grid, rotations) @ shift).reshape(one.shape)
     np.testing.assert_allclose(other, one * phase, atol=1e-9 * np.abs(one).max())
@@ -95,9 +93,7 @@ def test_a_shift_of_the_density_is_a_phase():
 
 def test_turning_the_density_by_90_degrees_turns_its_slices():
     density = np.random.default_rng(5).normal(size=(15,) * 3)
-    turn = matrix_from_euler(
-        90.0, 0.0, 0.0
-    )  # new (x', y') = (y, −x): the voxel at x' holds what was at turnᵀ x'
+    turn = matrix_from_euler(90.0, 0.0, 0.0)  # new (x', y') = (y, −x): the voxel at x' holds what was at turnᵀ x'
     turned = np.rot90(density, k=1, axes=(1, 2))
     rotations = random_rotations(4, np.random.default_rng(6))
     grid = _grid()
@@ -120,9 +116,7 @@ def test_a_projection_along_z_is_the_sum_over_z():
 def test_beyond_the_band_limit_a_slice_is_zero():
     density = np.random.default_rng(8).normal(size=(16,) * 3)
     grid = _grid(2 * NYQUIST, radii=10)
-    slices = SliceMaker(_structure(density, k_max=0.6 * NYQUIST), grid)(
-        random_rotations(2, np.random.default_rng(9))
-    )
+    slices = SliceMaker(_structure(density, k_max=0.6 * NYQUIST), grid)(random_rotations(2, np.random.default_rng(9)))
     outside = grid.radii > 0.6 * NYQUIST
     assert outside.any() and not outside.all()
     assert torch.all(slices[:, outside] == 0)
@@ -154,9 +148,7 @@ def test_relions_projections_of_a_real_map_show_the_real_particles():
     }  # fmt: skip
     axis = np.fft.fftfreq(size, pixel)
     kx, ky = np.meshgrid(axis, axis, indexing="xy")
-    maker = SliceMaker(
-        _structure(density.density, 0.5 / pixel, pixel), np.stack([kx, ky], axis=-1), torch.complex128
-    )
+    maker = SliceMaker(_structure(density.density, 0.5 / pixel, pixel), np.stack([kx, ky], axis=-1), torch.complex128)
     transfer = ctf(
         torch.as_tensor(np.hypot(kx, ky)), torch.as_tensor(np.arctan2(ky, kx)),
         *(torch.as_tensor(column[name])[:, None, None] for name in ("DefocusU", "DefocusV", "DefocusAngle")),
@@ -172,9 +164,7 @@ def test_relions_projections_of_a_real_map_show_the_real_particles():
         pairs = [np.corrcoef(image[mask], model[mask])[0, 1] for image, model in zip(images, shown)]
         return np.mean(pairs)
 
-    at_poses = mean_correlation(
-        matrix_from_euler(column["AngleRot"], column["AngleTilt"], column["AnglePsi"])
-    )
+    at_poses = mean_correlation(matrix_from_euler(column["AngleRot"], column["AngleTilt"], column["AnglePsi"]))
     rng = np.random.default_rng(0)
     at_random = np.mean([mean_correlation(random_rotations(len(images), rng)) for _ in range(20)])
     assert at_poses == pytest.approx(0.245, abs=0.01)

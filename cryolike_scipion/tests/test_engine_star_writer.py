@@ -65,9 +65,7 @@ def test_input_text_order_and_tables_are_kept(tmp_path):
     ]
     star = write_set(tmp_path, head=head, rows=rows, tail=tail)
     path = tmp_path / "out" / "particles.star"
-    result = written(
-        path, read_particles(star), {"cryolikeStatus": ["ok", "nan"], "cryolikeScale": np.array([1, 0.5])}
-    )
+    result = written(path, read_particles(star), {"cryolikeStatus": ["ok", "nan"], "cryolikeScale": np.array([1, 0.5])})
     text = path.read_text()
     assert text.startswith(OPTICS + PARTICLES.split("loop_")[0])
     assert text.index(rows[0] + " ok 1.000000\n") < text.index(rows[1] + " nan 0.500000\n")
@@ -87,12 +85,8 @@ def test_input_text_order_and_tables_are_kept(tmp_path):
 
 def test_overwritten_columns_are_kept_at_the_end(tmp_path):
     head = PARTICLES + "_rlnAngleRot #6\n_rlnOther #7\n_rlnAngleTilt #8\n_rlnAnglePsi #9\n"
-    star = write_set(
-        tmp_path, 2, head=head, rows=[f"{i}@images.mrcs 1 1 2 3 10.5{i} x{i} 0 0" for i in (1, 2)]
-    )
-    first = written(
-        tmp_path / "a.star", read_particles(star), {"cryolikeScale": [1.0, 2.0], "rlnAngleRot": [7.0, 8.0]}
-    )
+    star = write_set(tmp_path, 2, head=head, rows=[f"{i}@images.mrcs 1 1 2 3 10.5{i} x{i} 0 0" for i in (1, 2)])
+    first = written(tmp_path / "a.star", read_particles(star), {"cryolikeScale": [1.0, 2.0], "rlnAngleRot": [7.0, 8.0]})
     table = first.find("particles")
     assert table.labels[5:] == (
         "rlnAngleRot",
@@ -128,9 +122,7 @@ def test_rows_follow_the_particles(tmp_path):
 
 def test_a_comment_in_a_row_does_not_hide_new_columns(tmp_path):
     star = write_set(tmp_path, rows=["1@images.mrcs 1 1 2 3 # mine"])
-    assert column(
-        written(tmp_path / "a.star", read_particles(star), {"cryolikeStatus": ["ok"]}), "cryolikeStatus"
-    ) == ["ok"]
+    assert column(written(tmp_path / "a.star", read_particles(star), {"cryolikeStatus": ["ok"]}), "cryolikeStatus") == ["ok"]
 
 
 def test_a_particle_table_before_the_optics_table_and_windows_line_ends(tmp_path):
@@ -144,9 +136,7 @@ def test_a_particle_table_before_the_optics_table_and_windows_line_ends(tmp_path
 
 def test_a_single_particle_written_as_a_list(tmp_path):
     star = write_set(tmp_path, rows=[])
-    star.write_text(
-        OPTICS + "\ndata_particles\n\n_rlnImageName 1@images.mrcs\n_rlnDefocusU 5\n_rlnOpticsGroup 1\n"
-    )
+    star.write_text(OPTICS + "\ndata_particles\n\n_rlnImageName 1@images.mrcs\n_rlnDefocusU 5\n_rlnOpticsGroup 1\n")
     result = written(tmp_path / "a.star", read_particles(star), {"rlnDefocusU": [6.0]})
     assert column(result, "rlnDefocusU") == ["6.000000"] and column(result, "cryolikeInputDefocusU") == ["5"]
 
@@ -180,19 +170,13 @@ def test_origins_in_pixels_get_companions_or_make_way(tmp_path):
         "rlnOriginY",
     ]
     star.write_text(
-        "data_\nloop_\n"
-        + "".join(f"_{label}\n" for label in labels)
-        + "1@images.mrcs 10000 300 2.7 0.1 25000 5 1.50 -2\n"
+        "data_\nloop_\n" + "".join(f"_{label}\n" for label in labels) + "1@images.mrcs 10000 300 2.7 0.1 25000 5 1.50 -2\n"
     )
     kept = written(tmp_path / "a.star", read_particles(star), {})
     assert column(kept, "rlnOriginX") == ["1.50"] and column(kept, "rlnOriginXAngst") == ["3.000000"]
     assert read_particles(tmp_path / "a.star").origin_y.tolist() == [-4]
-    new = written(
-        tmp_path / "b.star", read_particles(star), {"rlnOriginXAngst": [9.0], "rlnOriginYAngst": [8.0]}
-    )
-    assert "rlnOriginX" not in new.find("particles").labels and column(new, "cryolikeInputOriginX") == [
-        "1.50"
-    ]
+    new = written(tmp_path / "b.star", read_particles(star), {"rlnOriginXAngst": [9.0], "rlnOriginYAngst": [8.0]})
+    assert "rlnOriginX" not in new.find("particles").labels and column(new, "cryolikeInputOriginX") == ["1.50"]
     assert column(new, "rlnOriginXAngst") == ["9.000000"] and column(new, "rlnOriginYAngst") == ["8.000000"]
 
 
@@ -245,9 +229,7 @@ def test_several_files_become_one(tmp_path):
     write_stack(tmp_path / "J1" / "images.mrcs", random_images(1))
     third = write_cryosparc(tmp_path / "p.cs", cryosparc_array(1))
     particles = read_particles([first, second, third])
-    result = written(
-        tmp_path / "out" / "a.star", particles.take([4, 0, 1, 2, 3]), {"cryolikeStatus": ["ok"] * 5}
-    )
+    result = written(tmp_path / "out" / "a.star", particles.take([4, 0, 1, 2, 3]), {"cryolikeStatus": ["ok"] * 5})
     assert column(result, "rlnOpticsGroup") == ["3", "1", "1", "2", "2"]
     assert len(set(column(result, "rlnOpticsGroupName", "optics"))) == 3
     assert column(result, "rlnMicrographName") == ["None", "None", "None", "m 1.mrc", "m 2.mrc"]

@@ -32,9 +32,7 @@ def _ball(size, radius):
 
 
 @pytest.mark.parametrize("size", [8, 9])
-@pytest.mark.parametrize(
-    ("dtype", "mode"), [(np.int8, 0), (np.int16, 1), (np.float32, 2), (np.uint16, 6), (np.float16, 12)]
-)
+@pytest.mark.parametrize(("dtype", "mode"), [(np.int8, 0), (np.int16, 1), (np.float32, 2), (np.uint16, 6), (np.float16, 12)])
 def test_every_real_mode_and_box_is_read(tmp_path, dtype, mode, size):
     data = RNG.integers(0, 100, (size,) * 3).astype(dtype)
     path = _write(tmp_path / "map.mrc", data, 1.25)
@@ -92,9 +90,7 @@ BAD_MAPS = {
     "does not exist": lambda path: None,
     r"cannot be read \(": lambda path: path.write_text("this is not a map " * 100),
     r"cannot be read.*data": _truncated,
-    r"not a cube \(8 × 6 × 6 voxels\)": lambda path: _write(
-        path, RNG.normal(size=(6, 6, 8)).astype(np.float32)
-    ),
+    r"not a cube \(8 × 6 × 6 voxels\)": lambda path: _write(path, RNG.normal(size=(6, 6, 8)).astype(np.float32)),
     r"not a cube \(8 × 8 voxels\)": lambda path: _write(path, RNG.normal(size=(8, 8)).astype(np.float32)),
     "pixel size is 0 Å": lambda path: _write(path, RNG.normal(size=(8, 8, 8)).astype(np.float32), 0.0),
     r"pixel size differs between axes \(1 × 1 × 2 Å\)": lambda path: _write(
@@ -103,9 +99,7 @@ BAD_MAPS = {
     "holds 2 NaN or infinite values": _with_nan,
     r"is constant \(3\)": lambda path: _write(path, np.full((8, 8, 8), 3, np.float32)),
     "has mode 4": lambda path: _write(path, np.ones((8, 8, 8), np.complex64)),
-    r"axis order \(1, 1, 3\)": lambda path: _write(
-        path, RNG.normal(size=(8, 8, 8)).astype(np.float32), mapc=1, mapr=1, maps=3
-    ),
+    r"axis order \(1, 1, 3\)": lambda path: _write(path, RNG.normal(size=(8, 8, 8)).astype(np.float32), mapc=1, mapr=1, maps=3),
 }
 
 
@@ -156,9 +150,7 @@ def test_band_limit_symmetry_and_label(tmp_path):
         read_structure(path, symmetry="X9")
 
 
-@pytest.mark.parametrize(
-    "views", [healpix_views(20.0, "C4"), view_table([1.0, 2.0], [3.0, 4.0], [1.0, 2.0], "C4")]
-)
+@pytest.mark.parametrize("views", [healpix_views(20.0, "C4"), view_table([1.0, 2.0], [3.0, 4.0], [1.0, 2.0], "C4")])
 def test_a_structure_and_its_views_come_back_from_the_file(tmp_path, views):
     structure = read_structure(_write(tmp_path / "map.mrc", _ball(16, 5)), symmetry="C4", label="Å $ name")
     path = tmp_path / "s.h5"

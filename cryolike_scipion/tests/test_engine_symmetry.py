@@ -49,9 +49,7 @@ def test_it_is_a_group(name):
     group = symmetry.rotations(name)
     assert len(group) == ORDERS[name]
     np.testing.assert_allclose(group[0], np.eye(3), atol=1e-15)
-    np.testing.assert_allclose(
-        group @ group.transpose(0, 2, 1), np.broadcast_to(np.eye(3), group.shape), atol=1e-12
-    )
+    np.testing.assert_allclose(group @ group.transpose(0, 2, 1), np.broadcast_to(np.eye(3), group.shape), atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(group), 1.0, atol=1e-12)
     distinct = {tuple(np.round(element, 6).ravel() + 0.0) for element in group}
     assert len(distinct) == len(group)
@@ -69,9 +67,7 @@ def test_relions_elements_are_in_it(name):
 @pytest.mark.parametrize("name", ["C1", "C4", "D2", "D7", "T", "O", "I", "I1", "I2", "I3", "I4"])
 def test_it_equals_what_relion_prints(name):
     relion = program("relion_refine")
-    text = subprocess.run(
-        [relion, "--print_symmetry_ops", "--sym", name], capture_output=True, text=True
-    ).stdout
+    text = subprocess.run([relion, "--print_symmetry_ops", "--sym", name], capture_output=True, text=True).stdout
     lines = text.splitlines()
     printed = [
         [[float(word) for word in line.split()] for line in lines[i + 1 : i + 4]]

@@ -52,9 +52,7 @@ def test_a_map_gives_a_structure_file_a_preview_and_an_entry(blob, tmp_path):
 
 
 def test_the_projections_are_those_of_the_views(blob, tmp_path):
-    engine.run(
-        "templates", structure=[blob], box=30, pixel=3.0, angular_step=30.0, out=tmp_path / "o", preview=10
-    )
+    engine.run("templates", structure=[blob], box=30, pixel=3.0, angular_step=30.0, out=tmp_path / "o", preview=10)
     (entry,) = _index(tmp_path / "o")
     _, views = load(tmp_path / "o" / "blob.h5")
     with mrcfile.open(tmp_path / "o" / "blob.mrcs") as mrc:
@@ -77,9 +75,7 @@ def test_views_of_a_file_labels_and_file_names(blob, tmp_path):
     views = tmp_path / "views.txt"
     views.write_text("0 0\n10 20\n30 40\n")
     labels = ["state A/é $(rm) %s\n", "State_A_e_rm_s", "…"]
-    engine.run(
-        "templates", structure=[blob] * 3, labels=labels, views=views, box=24, pixel=3.0, out=tmp_path / "o"
-    )
+    engine.run("templates", structure=[blob] * 3, labels=labels, views=views, box=24, pixel=3.0, out=tmp_path / "o")
     entries = _index(tmp_path / "o")
     assert [entry["label"] for entry in entries] == labels
     assert [entry["file"] for entry in entries] == [
@@ -92,9 +88,7 @@ def test_views_of_a_file_labels_and_file_names(blob, tmp_path):
 
 
 def test_a_resolution_limits_the_band_and_no_preview_is_made_when_none_is_wanted(blob, tmp_path):
-    engine.run(
-        "templates", structure=[blob], box=24, pixel=3.0, resolution=15.0, preview=0, out=tmp_path / "o"
-    )
+    engine.run("templates", structure=[blob], box=24, pixel=3.0, resolution=15.0, preview=0, out=tmp_path / "o")
     (entry,) = _index(tmp_path / "o")
     assert entry["preview"] is None and entry["preview_views"] == []
     assert load(tmp_path / "o" / "blob.h5")[0].k_max == pytest.approx(1 / 15)
@@ -110,9 +104,7 @@ def test_an_atomic_structure(tmp_path):
                atom_radius=3.0, angular_step=40.0)  # fmt: skip
     structure, _ = load(tmp_path / "o" / "m.h5")
     assert structure.kind == "atoms" and structure.k_max == pytest.approx(0.25)
-    assert structure.metadata["atom_model"] == "gaussian" and structure.metadata["offset_x"] == pytest.approx(
-        10.0
-    )
+    assert structure.metadata["atom_model"] == "gaussian" and structure.metadata["offset_x"] == pytest.approx(10.0)
     with mrcfile.open(tmp_path / "o" / "m.mrcs") as mrc:
         np.testing.assert_allclose(mrc.data.sum(axis=(1, 2)) * 2.0**2, 2.0, rtol=1e-3)
 
@@ -135,8 +127,6 @@ def test_bad_input_leaves_no_index(blob, tmp_path, change, message):
 
 def test_names_are_safe_and_distinct():
     taken = set()
-    names = [
-        safe_name(label, taken) for label in ["a", "A", "../../etc/passwd", "-rf", ".hidden", "x" * 500, "a"]
-    ]
+    names = [safe_name(label, taken) for label in ["a", "A", "../../etc/passwd", "-rf", ".hidden", "x" * 500, "a"]]
     assert names[:5] == ["a", "A-2", "etc_passwd", "rf", "hidden"]
     assert len(names[5]) == 80 and names[6] == "a-3"

@@ -22,8 +22,16 @@ def two_state(tmp_path_factory):
     data, out = shared_data("two_state"), tmp_path_factory.mktemp("two_state")
     maps = [data / f"50S_state_{state}.mrc" for state in "DE"]
     cryolike(
-        "likelihood", "--particles", data / "two_state.star", "--structures", *maps, "--max-shift", 47,
-        "--out", out, *all_threads(),
+        "likelihood",
+        "--particles",
+        data / "two_state.star",
+        "--structures",
+        *maps,
+        "--max-shift",
+        47,
+        "--out",
+        out,
+        *all_threads(),
     )
     return data, out
 
@@ -48,8 +56,18 @@ def test_posteriors_do_not_claim_more_than_they_hold(two_state):
 def test_poses_under_c4_symmetry(tmp_path):
     data, real = shared_data("trpv1_sim"), shared_data("trpv1_real")
     cryolike(
-        "likelihood", "--particles", data / "trpv1_sim.star", "--structures", real / "map.mrc", "--symmetry", "C4",
-        "--max-shift", 20, "--out", tmp_path, *all_threads(),
+        "likelihood",
+        "--particles",
+        data / "trpv1_sim.star",
+        "--structures",
+        real / "map.mrc",
+        "--symmetry",
+        "C4",
+        "--max-shift",
+        20,
+        "--out",
+        tmp_path,
+        *all_threads(),
     )
     found = agreement(tmp_path, data / "trpv1_sim_truth.star", "C4")
     print(found)
@@ -89,7 +107,9 @@ def test_relion_reconstructs_from_our_poses(two_state, tmp_path, number, state):
         target = tmp_path / f"{name}.mrc"
         subprocess.run(
             [relion, "--i", star, "--o", target, "--ctf", "--class", str(number)],
-            cwd=data, check=True, capture_output=True,
+            cwd=data,
+            check=True,
+            capture_output=True,
         )
         with mrcfile.open(target) as file:
             curves[name] = _fsc(np.array(file.data), right)

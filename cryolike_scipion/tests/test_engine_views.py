@@ -134,9 +134,7 @@ def test_children_of_given_views_are_a_square_of_half_the_side():
     finer = children(table, [1])
     np.testing.assert_allclose(finer.weights, 0.75 / 4)
     side = np.sqrt(4 * np.pi * 0.75)
-    offset = (
-        finer.directions() / (finer.directions() @ table.directions()[1])[:, None] - table.directions()[1]
-    )
+    offset = finer.directions() / (finer.directions() @ table.directions()[1])[:, None] - table.directions()[1]
     np.testing.assert_allclose(offset.sum(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(offset, axis=1), side / 4 * np.sqrt(2), rtol=1e-12)
 

@@ -45,9 +45,7 @@ def test_names_are_unique_and_usable_as_options(verb):
     assert all(name.isidentifier() and name == name.lower() for name in names)
 
 
-@pytest.mark.parametrize(
-    "name", ["max_shift", "shift_step", "mask_diameter", "resolution", "local_range", "memory"]
-)
+@pytest.mark.parametrize("name", ["max_shift", "shift_step", "mask_diameter", "resolution", "local_range", "memory"])
 def test_quantities_have_units(name):
     assert get("likelihood", name).unit in ("Å", "degree", "GiB")
 

@@ -21,9 +21,7 @@ def lines(caplog):
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-@pytest.mark.parametrize(
-    "seconds, text", [(0.2, "0 s"), (37.4, "37 s"), (302, "5 min 02 s"), (11400, "3 h 10 min")]
-)
+@pytest.mark.parametrize("seconds, text", [(0.2, "0 s"), (37.4, "37 s"), (302, "5 min 02 s"), (11400, "3 h 10 min")])
 def test_durations_are_written_plainly(seconds, text):
     assert plain_time(seconds) == text
 

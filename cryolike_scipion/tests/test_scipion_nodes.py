@@ -83,9 +83,7 @@ def atoms(project):
         for number in range(300):
             angle, height = 0.6 * number, 0.8 * (number - 150)
             radius = 60 + 20 * np.sin(0.05 * number)
-            stream.write(
-                PDB_LINE % (number + 1, "CA", number + 1, radius * np.cos(angle), radius * np.sin(angle), height, "C")
-            )
+            stream.write(PDB_LINE % (number + 1, "CA", number + 1, radius * np.cos(angle), radius * np.sin(angle), height, "C"))
         stream.write("END\n")
     return project.import_atoms(os.path.abspath("helix.pdb"))
 
@@ -288,9 +286,7 @@ def test_the_converted_particles_were_not_converted_again(scored):
 
 def test_straight_from_plain_particles_and_structures(project, imported, volumes, atoms, scored):
     """Without templates and coefficients the answer is the same."""
-    protocol = run_likelihood(
-        project, (imported, "outputParticles"), [(volumes, "outputVolumes"), (atoms, "outputPdb")], FINE
-    )
+    protocol = run_likelihood(project, (imported, "outputParticles"), [(volumes, "outputVolumes"), (atoms, "outputPdb")], FINE)
     table, other = (columns(each.outputParticles.getFileName()) for each in (protocol, scored))
     sure = np.array(other["_cryolike_structurePosterior"]) > 0.9
     assert sure.sum() >= 10
@@ -305,9 +301,7 @@ def test_straight_from_plain_particles_and_structures(project, imported, volumes
 
 def test_fixed_search_keeps_the_input_poses(project, posed, volumes):
     assert posed.outputParticles.hasAlignmentProj()
-    protocol = run_likelihood(
-        project, (posed, "outputParticles"), [(volumes, "outputVolumes")], search=search_number("fixed")
-    )
+    protocol = run_likelihood(project, (posed, "outputParticles"), [(volumes, "outputVolumes")], search=search_number("fixed"))
     before = stored_poses(columns(posed.outputParticles.getFileName()))
     after = stored_poses(columns(protocol.outputParticles.getFileName()))
     assert_same_poses(before, after)
@@ -346,9 +340,7 @@ def test_disabled_particles_and_a_subset_of_templates(project, data, volumes, te
     assert len(read_columns(engine_star(protocol), "particles", ["cryolikeItemId"])["cryolikeItemId"]) == 3
 
 
-def test_scipions_filter_understands_our_columns_and_a_subset_keeps_its_coefficients(
-    project, converted, scored, volumes
-):
+def test_scipions_filter_understands_our_columns_and_a_subset_keeps_its_coefficients(project, converted, scored, volumes):
     table = columns(scored.outputParticles.getFileName())
     middle = float(np.median(table["_cryolike_logLikelihood"]))
     good = project.finish(
@@ -419,9 +411,7 @@ def test_scipions_pixel_size_overrules_a_maps_header(project, imported, data):
         wrong.voxel_size = 1.0
     right = project.import_volumes(str(data / "50S_state_D.mrc"), PIXEL)
     wrong = project.import_volumes(os.path.abspath("wrong.mrc"), PIXEL)
-    protocol = run_likelihood(
-        project, (imported, "outputParticles"), [(right, "outputVolume"), (wrong, "outputVolume")]
-    )
+    protocol = run_likelihood(project, (imported, "outputParticles"), [(right, "outputVolume"), (wrong, "outputVolume")])
     posteriors = columns(protocol.outputParticles.getFileName())["_cryolike_structurePosterior"]
     assert np.allclose(posteriors, 0.5, atol=1e-3)
 

@@ -37,9 +37,7 @@ def python38():
 def scipion():
     """The interpreter of a Python 3.8 environment with Scipion and this plugin."""
     wanted = [
-        line.strip()
-        for line in (REPOSITORY / "requirements-test.txt").read_text().splitlines()
-        if line.startswith(NEEDED)
+        line.strip() for line in (REPOSITORY / "requirements-test.txt").read_text().splitlines() if line.startswith(NEEDED)
     ]
     assert len(wanted) == len(NEEDED)
     base = python38()
@@ -84,9 +82,7 @@ def engine(scipion):
 
 def call(command, **options):
     """Run a command; fail with what it said."""
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **options
-    )
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **options)
     assert done.returncode == 0, "{}\n{}".format(command, done.stdout.decode(errors="replace")[-4000:])
     return done.stdout.decode(errors="replace")
 
@@ -106,8 +102,7 @@ def test_engine_has_its_own_python_and_these_very_files(scipion, engine):
 
 @pytest.mark.parametrize(
     "name",
-    sorted(path.name for path in HERE.glob("test_scipion_*.py") if path.name != Path(__file__).name)
-    + ["test_architecture.py"],
+    sorted(path.name for path in HERE.glob("test_scipion_*.py") if path.name != Path(__file__).name) + ["test_architecture.py"],
 )
 def test_under_python_3_8(scipion, engine, name):
     said = call(

@@ -50,10 +50,7 @@ def test_integers_have_no_point():
 
 
 def test_only_the_asked_columns_of_the_asked_table_are_read():
-    text = (
-        "data_optics\nloop_\n_a #1\n1\n\ndata_particles\n\nloop_\n_a #1\n_b #2\n 5 6\n# note\n7 8\n\n"
-        "data_x\nloop_\n_a\n9\n"
-    )
+    text = "data_optics\nloop_\n_a #1\n1\n\ndata_particles\n\nloop_\n_a #1\n_b #2\n 5 6\n# note\n7 8\n\ndata_x\nloop_\n_a\n9\n"
     assert parse_columns(text.splitlines(), "particles", ["b", "c"], "text") == {"b": ["6", "8"]}
 
 

@@ -136,9 +136,7 @@ def test_clean_images_match_relions_projections():
         which = np.flatnonzero(structure == state)
         maker = SliceMaker(read_structure(folder / f"50S_state_{letter}.mrc"), plane.points())
         clean = clean_images(truth, which, maker, plane, Optics()).numpy()
-        correlations += [
-            np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(clean, images[which], strict=True)
-        ]
+        correlations += [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(clean, images[which], strict=True)]
     # SNR 0.1: the best possible correlation is sqrt(0.1 / 1.1) = 0.3015 ± 0.001
     assert 0.296 < np.mean(correlations) < 0.305
 
@@ -157,10 +155,7 @@ def test_poses_are_uniform_and_populations_exact():
     assert np.bincount(truth.structure).tolist() == [5000, 15000]
     assert 0.2 < np.mean(truth.structure[:2000] == 0) < 0.3  # shuffled
     assert abs(np.cos(np.deg2rad(truth.tilt)).mean()) < 0.02
-    assert (
-        abs(np.exp(1j * np.deg2rad(truth.rot)).mean()) < 0.02
-        and abs(np.exp(1j * np.deg2rad(truth.psi)).mean()) < 0.02
-    )
+    assert abs(np.exp(1j * np.deg2rad(truth.rot)).mean()) < 0.02 and abs(np.exp(1j * np.deg2rad(truth.psi)).mean()) < 0.02
     assert np.abs([truth.origin_x, truth.origin_y]).max() <= 5.0
     assert (truth.defocus_u >= truth.defocus_v).all() and (truth.defocus_u - truth.defocus_v).max() <= 300.001
     assert abs(truth.scale.mean() - 1) < 0.01 and abs(truth.scale.std() - 0.2) < 0.01
@@ -304,10 +299,7 @@ def test_a_structure_larger_than_the_box_is_told(blob_map, tmp_path, caplog):
 def test_the_made_up_protein_has_two_states_and_sensible_bonds():
     first, second = generate_structure(4)
     body, arm = (
-        [
-            np.array([atom.pos.tolist() for residue in state[0][chain] for atom in residue])
-            for state in (first, second)
-        ]
+        [np.array([atom.pos.tolist() for residue in state[0][chain] for atom in residue]) for state in (first, second)]
         for chain in ("A", "B")
     )
     for part in (body, arm):  # rigid parts: distances within them do not change

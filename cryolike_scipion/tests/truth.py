@@ -49,9 +49,7 @@ def agreement(out, truth_star, group="C1"):
     rows = found.row - 1
     right = rotations.matrix_from_euler(truth.rot[rows], truth.tilt[rows], truth.psi[rows])
     mine = rotations.matrix_from_euler(found.of_best("rot"), found.of_best("tilt"), found.of_best("psi"))
-    shift = np.hypot(
-        found.of_best("origin_x") - truth.origin_x[rows], found.of_best("origin_y") - truth.origin_y[rows]
-    )
+    shift = np.hypot(found.of_best("origin_x") - truth.origin_x[rows], found.of_best("origin_y") - truth.origin_y[rows])
     return Agreement(
         float((found.best_structure == np.maximum(truth.class_number[rows], 1)).mean()),
         float(found.of_best("structure_posterior").mean()),

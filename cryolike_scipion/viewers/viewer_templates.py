@@ -26,9 +26,7 @@ class CryolikeTemplatesViewer(Viewer):
         if templates is None:
             return [self.errorMessage("The node has not finished yet.", "Templates")]
         views = [
-            self._montage(item)
-            for item in templates.iterItems()
-            if item.getPreview() and os.path.exists(item.getPreview())
+            self._montage(item) for item in templates.iterItems() if item.getPreview() and os.path.exists(item.getPreview())
         ]
         return views or [
             self.errorMessage(
