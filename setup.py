@@ -30,7 +30,7 @@ setup(
     license="GPL-3.0-or-later",
     python_requires=">=3.8",
     packages=find_packages(include=[MODULE, MODULE + ".*"]),
-    package_data={MODULE: ["*.png", "*.conf", "protocols.conf", "templates/*"]},
+    package_data={MODULE: ["*.png", "*.conf"]},
     install_requires=[
         "scipion-pyworkflow>=3.0.31",
         "scipion-em>=3.0.24",

@@ -35,9 +35,11 @@ def inverted_share(setup: Setup, templates, blocks: BlockSizes) -> float | None:
     group = setup.particles.optics_index
     rows = np.flatnonzero(group == group[0])
     rows = rows[np.linspace(0, len(rows) - 1, min(_IMAGES, len(rows))).round().astype(np.int64)]
-    images = convert(setup.particles, rows, setup.settings, setup.rule, "flag", setup.cache, setup.device).images
+    converted = convert(setup.particles, rows, setup.settings, setup.rule, "flag", setup.cache, setup.device)
+    images = converted.images
     if images is None or len(images) < _FEWEST:
         return None
+    images = setup.behind_mask(0, images, rows[converted.usable])
     upright, inverted = (_integrated(setup, some, templates, blocks) for some in (images, _negative(images)))
     return float((inverted > upright).mean())
 

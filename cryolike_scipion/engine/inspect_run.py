@@ -151,6 +151,7 @@ def _landscape(setup: Setup, place: int, k: int, prior: ScalePrior) -> dict[str,
     table, bank = setup.tables[k], setup.banks[k]
     images = convert(setup.particles, np.array([place]), setup.settings, setup.rule, "stop", setup.cache, setup.device).images
     assert images is not None
+    images = setup.behind_mask(k, images, np.array([place]))
     orders = image_orders(images.matched, setup.settings.grid, setup.shifts.origins, bank.n_orders)
     by_view = np.zeros(len(table))
     by_shift = np.full((len(setup.shifts), setup.n_inplane), -np.inf)

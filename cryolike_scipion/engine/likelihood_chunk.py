@@ -110,9 +110,10 @@ def pilot_images(
     converted = convert(setup.particles, indices, setup.settings, setup.rule, "flag", setup.cache, setup.device)
     if converted.images is None:
         return []
-    images, rows = converted.images, indices[converted.usable]
+    unmasked, rows = converted.images, indices[converted.usable]
     samples: list[list[PoseSamples]] = [[] for _ in rows]
     for k in range(len(setup.structures)):
+        images = setup.behind_mask(k, unmasked, rows)
         if setup.search == "fixed":
             scores = _fixed(setup, k, images, rows, prior).scores
             found = [PoseSamples(np.zeros(1), scores.power[i : i + 1], scores.product[i : i + 1]) for i in range(len(rows))]
@@ -125,7 +126,7 @@ def pilot_images(
             found = integral.samples or []
         for own, one in zip(samples, found):
             own.append(one)
-    c, n = images.projected_power.cpu().numpy(), images.dof.cpu().numpy()
+    c, n = unmasked.projected_power.cpu().numpy(), unmasked.dof.cpu().numpy()
     return [PilotImage(float(c[i]), float(n[i]), samples[i]) for i in range(len(rows))]
 
 
@@ -142,6 +143,7 @@ def _search(
     tick: Callable[[int], None] | None,
 ) -> tuple[Integral | None, RefinedPoses, Optima | None]:
     """Integral and refined best pose of images under structure k."""
+    images = setup.behind_mask(k, images, rows)
     if setup.search == "fixed":
         poses = _fixed(setup, k, images, rows, prior)
         if tick is not None:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from . import symmetry
 from .coefficient_store import CoefficientCache
 from .errors import InputError
 from .fingerprint import file_sha256
 from .image_prep import ImageSettings
+from .mask_power import kept_power
 from .particles import Particles, read_particles
 from .polar_grid import fft_friendly, inplane_count
-from .polar_images import Window
+from .polar_images import PolarImages, Window
 from .polar_settings import PolarSettings, band_tail
 from .pose_cells import Division
 from .pose_mass import PoseWindow
@@ -38,6 +40,7 @@ _PREPARATION = ("mask_diameter", "invert", "background_diameter", "no_normalise"
 _SCALE_VIEWS = 200
 # Maps of one reconstruction, or models of one complex, differ less in power than this; maps of different origin, more.
 _ONE_GREY_SCALE = 3.0
+_MASK_CUTS = 0.7  # share of a template's power below which a mask is said to be tight
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Setup:
     cache : CoefficientCache or None
     bad_images : str
     device : str
+    kept : list of float64 [M], or None
+        With a mask: share of <T,T> that it leaves, per structure and particle.
     """
 
     particles: Particles
@@ -86,6 +91,14 @@ class Setup:
     cache: CoefficientCache | None
     bad_images: str
     device: str
+    kept: list[np.ndarray] | None = None
+
+    def behind_mask(self, k: int, images: PolarImages, rows: np.ndarray) -> PolarImages:
+        """Images of particles ``rows`` with the CTF weights that give <T,T> of structure k behind the mask."""
+        if self.kept is None:
+            return images
+        share = torch.as_tensor(self.kept[k][rows], device=images.power.device)
+        return dataclasses.replace(images, power=images.power * share[:, None, None].to(images.power))
 
 
 def parse_rows(text: str | None, count: int) -> np.ndarray:
@@ -185,6 +198,7 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
         cache,
         parameters["bad_images"],
         device,
+        _kept(particles, structures, settings) if settings.images.mask_diameter is not None else None,
     )
 
 
@@ -307,6 +321,20 @@ def _grey_scales(structures: list[Structure], power: np.ndarray) -> list[list[in
         else:
             groups.append([int(k)])
     return groups
+
+
+def _kept(particles: Particles, structures: list[Structure], settings: PolarSettings) -> list[np.ndarray]:
+    """Share of <T,T> that the mask leaves, for each structure and particle."""
+    kept = [np.ones(len(particles)) for _ in structures]
+    for g in np.unique(particles.optics_index):
+        group, rows = particles.optics[g], np.flatnonzero(particles.optics_index == g)
+        arguments = ctf_arguments(particles, rows)
+        for share, structure in zip(kept, structures):
+            share[rows] = kept_power(structure, settings.images, group.box, group.pixel_size, settings.k_max, arguments)
+    least = min(float(share.min()) for share in kept)
+    if least < _MASK_CUTS:
+        logger.warning("the mask leaves only %.0f %% of some templates' power: a wider one would keep more", 100 * least)
+    return kept
 
 
 def _views(parameters, structure: Structure, stored: ViewTable | None, k_max: float) -> ViewTable:
