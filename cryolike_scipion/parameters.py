@@ -239,8 +239,9 @@ _BAD_IMAGES = Parameter(
     help="What to do with an image that is missing, constant or holds NaN: stop with its file and row, or "
          "keep the row, give it a status and go on.")
 _DEVICE = Parameter(
-    "device", "str", default="auto", metavar="NAME",
-    help="Where to compute: auto (a GPU when there is one), cpu, cuda, or cuda:N for GPU number N.")
+    "device", "str", default="cpu", metavar="NAME",
+    help="Where to compute: cpu, auto (a GPU when there is one), cuda, or cuda:N for GPU number N. The GPU runs the "
+         "same code and is not tested as thoroughly yet.")
 _THREADS = Parameter(
     "threads", "int", unit="threads", metavar="N", minimum=1,
     help="CPU threads. More are faster, up to the number of cores. Default: all that this process may use.")

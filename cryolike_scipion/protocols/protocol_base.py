@@ -41,9 +41,10 @@ class ProtCryolikeBase(EMProtocol):
         form.addHidden(
             USE_GPU,
             BooleanParam,
-            default=True,
+            default=False,
             label="Use GPU?",
-            help="Compute on a GPU if there is one; without one the CPU is used in any case.",
+            help="Compute on a GPU if there is one; without one the CPU is used in any case. The GPU runs the same code "
+            "and is not tested as thoroughly yet.",
         )
         form.addHidden(
             GPU_LIST,
@@ -113,7 +114,7 @@ class ProtCryolikeBase(EMProtocol):
     # -------------------------- helpers --------------------------
 
     def _usesGpu(self):
-        return bool(self.getAttributeValue(USE_GPU, True))
+        return bool(self.getAttributeValue(USE_GPU, False))
 
     def _formValues(self):
         return form_values(self, self._verb, self._parameterNames())

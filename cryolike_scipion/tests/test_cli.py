@@ -218,7 +218,7 @@ def test_a_job_runs_and_its_device_can_be_overruled(tmp_path, monkeypatch):
     likelihood = str(_job(tmp_path, verb="likelihood", parameters=given))
     verb, parameters = cli.read_job(likelihood, device="cuda:1", threads=5)
     assert verb == "likelihood" and parameters["device"] == "cuda:1" and parameters["threads"] == 5
-    assert cli.read_job(likelihood)[1]["device"] == "auto"
+    assert cli.read_job(likelihood)[1]["device"] == "cpu"
 
 
 @pytest.mark.parametrize("change, words", [
