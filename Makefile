@@ -6,6 +6,7 @@ VENV ?= .venv
 TESTS ?= cryolike_scipion/tests
 DEMO_OUT ?= demo_output
 BENCH_OPTIONS ?=
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' cryolike_scipion/constants.py)
@@ -25,7 +26,7 @@ demo: environment
 	$(BIN)/python tools/demo.py --out "$(DEMO_OUT)" $(if $(DATA),--data "$(DATA)")
 
 test: environment
-	$(BIN)/python -m pytest $(TESTS) $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS) $(PYTEST_OPTIONS)
 
 lint: environment
 	$(BIN)/python -m ruff check .
