@@ -17,7 +17,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 CACHE = Path(os.environ.get("CRYOLIKE_TOX38", REPOSITORY / ".tox38"))
-NEEDED = ("scipion-app", "scipion-em-relion", "emtools", "pytest")
+NEEDED = ("scipion-app", "scipion-em-relion", "emtools", "pytest>")
 LOAD = "import pyworkflow; pyworkflow.Config.getDomain().getPlugins(); import cryolike_scipion as c\n"
 
 
