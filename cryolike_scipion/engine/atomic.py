@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,12 +45,6 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
-
-
-def write_with(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
-    """Let `write` make a file at a temporary path, then put it at `path` atomically."""
-    with atomic_path(path) as temporary:
-        write(temporary)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> int:

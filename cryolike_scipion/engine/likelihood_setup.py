@@ -25,7 +25,7 @@ from .pose_mass import PoseWindow
 from .results import StructureEntry
 from .shifts import ShiftGrid, grid_by_count, grid_by_radius
 from .structure_posteriors import prior_probabilities
-from .structures import Structure, load, read_structure, structure_files
+from .structures import Structure, load, one_each, read_structure, structure_files
 from .template_bank import TemplateBank, mean_band_power
 from .template_power import PowerRule, ctf_arguments, power_rule
 from .views import ViewTable, first_step_deg, healpix_views
@@ -202,27 +202,12 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     )
 
 
-def one_each(values: list[Any] | None, count: int, what: str) -> list[Any]:
-    """One value per structure: all given, or one for all.
-
-    Raises
-    ------
-    InputError
-        If the numbers do not fit.
-    """
-    if not values:
-        return [None] * count
-    if len(values) not in (1, count):
-        raise InputError(f"{len(values)} {what} for {count} structures", remedy="Give one for all, or one each.")
-    return list(values) * (count if len(values) == 1 else 1)
-
-
 def _structures(parameters, k_max) -> tuple[list[Structure], list[StructureEntry], list[ViewTable | None]]:
     paths = structure_files(parameters["structures"])
-    labels = one_each(parameters["labels"], len(paths), "labels")
-    if parameters["labels"] and len(parameters["labels"]) != len(paths):
-        raise InputError(f"{len(parameters['labels'])} labels for {len(paths)} structures", remedy="Give one each.")
-    groups = one_each(parameters["symmetry"], len(paths), "symmetries")
+    labels: list[str | None] = [None] * len(paths)
+    if parameters["labels"]:
+        labels = list(one_each(parameters["labels"], len(paths), "labels", spread=False))
+    groups = one_each(parameters["symmetry"] or ["C1"], len(paths), "symmetries")
     prior_probabilities(parameters["priors"], len(paths))  # used at the end, refused before the work
     structures, entries, tables = [], [], []
     for path, label, group in zip(paths, labels, groups):

@@ -174,6 +174,21 @@ def structure_files(paths: Iterable[str | Path]) -> list[Path]:
     return files
 
 
+def one_each(values: list[str], count: int, what: str, spread: bool = True) -> list[str]:
+    """One value for each structure; with ``spread`` a single value stands for all.
+
+    Raises
+    ------
+    InputError
+        If the numbers do not fit.
+    """
+    if spread and len(values) == 1:
+        return list(values) * count
+    if len(values) != count:
+        raise InputError(f"{len(values)} {what} for {count} structures", remedy="Give one for each structure.")
+    return list(values)
+
+
 def save(path: str | Path, structure: Structure, views: ViewTable, parameters: dict[str, Any] | None = None) -> None:
     """Write a structure and its views to an HDF5 file, whole or not at all.
 

@@ -27,7 +27,7 @@ from .own_output import refuse_overwriting
 from .progress import Progress
 from .simulate import HalfPlane
 from .slices import SliceMaker
-from .structures import INDEX, Structure, read_structure, save
+from .structures import INDEX, Structure, one_each, read_structure, save
 from .views import ViewTable, first_step_deg, healpix_views, view_table_from_file
 
 _PROJECTIONS_AT_ONCE = 32
@@ -63,10 +63,10 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         If a structure or view file cannot be used, or the numbers of labels and symmetries do not fit.
     """
     paths = [Path(path) for path in parameters["structure"]]
-    symmetries = _one_each(parameters["symmetry"], len(paths), "symmetries")
+    symmetries = one_each(parameters["symmetry"], len(paths), "symmetries")
     labels: list[str | None] = [None] * len(paths)
     if parameters["labels"]:
-        labels = list(_one_each(parameters["labels"], len(paths), "labels", spread=False))
+        labels = list(one_each(parameters["labels"], len(paths), "labels", spread=False))
     out = Path(parameters["out"])
     refuse_overwriting(out, ("*.h5", "*.mrcs", "templates.json"), paths)
     out.mkdir(parents=True, exist_ok=True)
@@ -112,14 +112,6 @@ def safe_name(label: str, taken: set[str]) -> str:
         name = f"{base}-{number}"
     taken.add(name.lower())
     return name
-
-
-def _one_each(values: list[str], count: int, what: str, spread: bool = True) -> list[str]:
-    if spread and len(values) == 1:
-        return list(values) * count
-    if len(values) != count:
-        raise InputError(f"{len(values)} {what} for {count} structures", remedy="Give one for each structure.")
-    return list(values)
 
 
 def _read(path: Path, symmetry: str, label: str | None, parameters: dict[str, Any]) -> Structure:
