@@ -8,7 +8,6 @@ from typing import Any
 
 from .atomic import atomic_path
 from .progress import Progress
-from .report import render
 from .results import Results, load_results
 
 REPORT = "report.html"
@@ -39,6 +38,8 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
 
 def write_report(results: Results, path: Path, title: str) -> None:
     """Write the page of `results`, whole or not at all; the likelihood and merge verbs end with it."""
+    from .report import render  # matplotlib, which input that is refused need not wait for
+
     page = render(results, title)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")

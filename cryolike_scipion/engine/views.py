@@ -101,7 +101,7 @@ def healpix_views(step_deg: float, symmetry: str = "C1") -> ViewTable:
     nside = healpix.nside_for(step_deg)
     if name == "C1":
         cells = np.arange(healpix.cell_count(nside))
-        weights = _exact_at_low_degree(np.full(len(cells), 1.0 / len(cells)), healpix.centres(cells, nside)[None])
+        weights = _whole_sphere_weights(healpix.centres(cells, nside))
     else:
         cells, weights = _asymmetric_cells(nside, point_groups.rotations(name))
     return _healpix_table(cells, weights, name, nside)
@@ -290,19 +290,37 @@ def _asymmetric_cells(nside: int, group: NDArray[np.float64]) -> tuple[NDArray[n
     return kept, _exact_at_low_degree(area / area.sum(), mates)
 
 
-def _exact_at_low_degree(weights: NDArray[np.float64], mates: NDArray[np.float64]) -> NDArray[np.float64]:
+def _whole_sphere_weights(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of all cells [V] of a HEALPix grid, from one cell of each set of cells that its symmetries exchange.
+
+    The centres [V, 3] are unchanged by x ↔ y and by turning the sign of x, y or z, and so are the weights that change
+    least: 16 times fewer unknowns.
+    """
+    height = np.abs(centres[:, 2:])
+    folded = np.round(np.concatenate([np.sort(np.abs(centres[:, :2]), axis=1), height], axis=1), 9)
+    _, first, member, count = np.unique(folded, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    signs = np.array(np.meshgrid([1, -1], [1, -1], [1, -1], indexing="ij"), dtype=np.float64).reshape(3, 8).T
+    mates = np.concatenate([centres[first] * signs[:, None], centres[first][:, [1, 0, 2]] * signs[:, None]])
+    return (_exact_at_low_degree(count / len(centres), mates, inversion=True) / count)[member.reshape(-1)]
+
+
+def _exact_at_low_degree(
+    weights: NDArray[np.float64], mates: NDArray[np.float64], inversion: bool = False
+) -> NDArray[np.float64]:
     """Weights [V] changed so that symmetrised Legendre functions P_l(v·c) of views with mates [G, V, 3] have
     mean 0.
 
     The change is the smallest in Σ δ²/weight; the degree is the highest up to ``_MAX_DEGREE`` that leaves
-    four views for a condition and every weight positive.
+    four views for a condition and every weight positive. Where the group holds the inversion, functions of odd degree
+    vanish, and those of even degree have the invariants of the half of the group that turns.
     """
+    turns, first = (len(mates) // 2, 2) if inversion else (len(mates), 1)
     degree = min(_MAX_DEGREE, int(np.sqrt(mates.shape[0] * mates.shape[1] / 4.0)) - 1)
     rng = np.random.default_rng(0)
     while degree >= 1:
         rows = [np.ones(len(weights))]
-        for order in range(1, degree + 1):
-            invariants = (2 * order + 1) // len(mates) + 2  # at least as many as there are; more do no harm
+        for order in range(first, degree + 1, first):
+            invariants = (2 * order + 1) // turns + 2  # at least as many as there are; more do no harm
             centres = rng.normal(size=(invariants, 3))
             centres /= np.linalg.norm(centres, axis=1, keepdims=True)
             rows.extend(eval_legendre(order, np.clip(mates @ c, -1.0, 1.0)).mean(axis=0) for c in centres)

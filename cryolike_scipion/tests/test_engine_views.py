@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 from cryolike_scipion.engine import healpix, symmetry
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.views import (
+    _exact_at_low_degree,
     children,
     cryolike_views,
     healpix_views,
@@ -110,6 +111,15 @@ def test_nearly_equal_weights_without_symmetry():
     table = healpix_views(10.0)
     np.testing.assert_allclose(table.weights * len(table), 1.0, atol=0.1)
     assert len(np.unique(table.cells)) == len(table) == healpix.cell_count(table.nside)
+
+
+@pytest.mark.parametrize("nside", [1, 3, 8])
+def test_weights_from_one_cell_of_each_kind_are_those_of_all_cells_together(nside):
+    centres = healpix.centres(np.arange(healpix.cell_count(nside)), nside)
+    plain = _exact_at_low_degree(np.full(len(centres), 1 / len(centres)), centres[None])
+    table = healpix_views(healpix.spacing_deg(nside))
+    assert table.nside == nside
+    np.testing.assert_allclose(table.weights, plain, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["C1", "C7", "O"])
