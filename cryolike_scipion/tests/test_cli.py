@@ -61,7 +61,7 @@ def test_help_and_refused_options_import_nothing_but_this_package(arguments):
 def test_input_is_read_without_the_plotting_package():
     loaded = _packages_loaded_by("import cryolike_scipion.engine.likelihood_run, cryolike_scipion.engine.particles_run")
     assert "torch" in loaded
-    assert not loaded & {"matplotlib", "tqdm", "sympy", "pandas", "pwem", "pyworkflow"}
+    assert not loaded & {"matplotlib", "pwem", "pyworkflow"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
