@@ -19,6 +19,7 @@ from .errors import InputError
 _REAL_MODES = (0, 1, 2, 6, 12)
 _ANISOTROPY = 1e-3  # relative difference of pixel sizes that is taken for rounding in the header
 _POWER_INSIDE = 0.9999
+_POWER_BEYOND = 1e-13  # of a map's power, beyond its extent
 _EDGE_SHELL = 0.95  # of the half box: where the background of a map is measured
 
 
@@ -110,16 +111,8 @@ def support_radius(density: NDArray[np.floating], pixel_size: float) -> float:
     pixel_size : float
         Å.
     """
-    size = density.shape[0]
-    half = size // 2
-    shell_sum, shell_square, count = (np.zeros(2 * size) for _ in range(3))
-    axis2 = (np.arange(size) - half) ** 2
-    for z in range(size):  # by planes, so that no second volume is needed
-        shell = np.sqrt(axis2[z] + axis2[:, None] + axis2[None, :]).astype(np.int64).ravel()
-        plane = np.asarray(density[z], dtype=np.float64).ravel()
-        shell_sum += np.bincount(shell, plane, minlength=2 * size)
-        shell_square += np.bincount(shell, plane**2, minlength=2 * size)
-        count += np.bincount(shell, minlength=2 * size)
+    half = density.shape[0] // 2
+    shell_sum, shell_square, count = _shells(density)
     edge = slice(int(_EDGE_SHELL * half), half)
     mean = shell_sum[edge].sum() / count[edge].sum()
     variance = shell_square[edge].sum() / count[edge].sum() - mean**2
@@ -129,3 +122,25 @@ def support_radius(density: NDArray[np.floating], pixel_size: float) -> float:
         return half * pixel_size
     shells = int(np.argmax(inside >= _POWER_INSIDE * inside[-1])) + 1
     return min(shells, half) * pixel_size
+
+
+def extent(density: NDArray[np.floating], pixel_size: float) -> float:
+    """Radius about the centre beyond which a density is 0 but for 1e-13 of its power, Å."""
+    _, square, _ = _shells(density)
+    beyond = np.cumsum(square[::-1])[::-1]
+    return float(np.count_nonzero(beyond > _POWER_BEYOND * beyond[0]) * pixel_size)
+
+
+def _shells(density: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Sum, sum of squares and number of voxels in shells one voxel wide about the centre, each [2 N]."""
+    size = density.shape[0]
+    shell_sum, shell_square = np.zeros(2 * size), np.zeros(2 * size)
+    count = np.zeros(2 * size, dtype=np.int64)
+    axis2 = (np.arange(size) - size // 2) ** 2
+    for z in range(size):  # by planes, so that no second volume is needed
+        shell = np.sqrt(axis2[z] + axis2[:, None] + axis2[None, :]).astype(np.int64).ravel()
+        plane = np.asarray(density[z], dtype=np.float64).ravel()
+        shell_sum += np.bincount(shell, plane, minlength=2 * size)
+        shell_square += np.bincount(shell, plane**2, minlength=2 * size)
+        count += np.bincount(shell, minlength=2 * size)
+    return shell_sum, shell_square, count

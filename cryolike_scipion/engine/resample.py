@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .slices import FourierVolume
+from .fourier_volume import FourierVolume
 from .structures import Structure
 
 __all__ = ["density_on_grid"]

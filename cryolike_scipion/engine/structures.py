@@ -151,6 +151,35 @@ def read_structure(
     )
 
 
+def cut_softly(structure: Structure, radius: float, edge: float) -> Structure:
+    """The structure within a radius, with a soft edge outside it, in the smallest box that holds both.
+
+    Parameters
+    ----------
+    structure : Structure
+        Is not changed.
+    radius : float
+        Å about the centre: nothing is changed within.
+    edge : float
+        Å over which a raised cosine falls to 0, not 0.
+
+    Returns
+    -------
+    Structure
+        Of radius ``radius + edge``; its box may be smaller.
+    """
+    pixel, centre = structure.pixel_size, structure.box // 2
+    half = int(np.ceil((radius + edge) / pixel))
+    # A cube of 2 half + 1 voxels has its centre at voxel half.
+    kept = slice(centre - half, centre + half + 1) if half <= (structure.box - 1) // 2 else slice(None)
+    density = structure.density[kept, kept, kept].copy()
+    axis2 = ((np.arange(len(density)) - len(density) // 2) * pixel) ** 2
+    for z, plane in enumerate(density):  # by planes, so that no second volume is needed
+        distance = np.sqrt(axis2[z] + axis2[:, None] + axis2)
+        plane *= 0.5 * (1.0 + np.cos(np.pi * np.clip((distance - radius) / edge, 0.0, 1.0)))
+    return replace(structure, density=density, radius=radius + edge)
+
+
 def structure_files(paths: Iterable[str | Path]) -> list[Path]:
     """The files that were meant: a folder made by the verb ``templates`` stands for its structures, in order.
 

@@ -124,12 +124,17 @@ def power_weights(rule: PowerRule, arguments: dict[str, Tensor]) -> Tensor:
 
 def ring_power(rule: PowerRule, slices: Tensor) -> Tensor:
     """|T|² at the power nodes by angular order: complex64 [v, p, j] from half-circle slices [v, n, W/2]."""
-    matrix = torch.as_tensor(rule.from_grid, dtype=slices.real.dtype, device=slices.device)
-    at_nodes = torch.einsum("pn,vnw->vpw", matrix.to(slices.dtype), slices)
-    squared = at_nodes.real**2 + at_nodes.imag**2
+    real, device, count = slices.real.dtype, slices.device, slices.shape[-1]
+    matrix = torch.as_tensor(rule.from_grid, dtype=real, device=device)
+    # Real and imaginary parts side by side: one real product for both.
+    at_nodes = torch.matmul(matrix, torch.view_as_real(slices).flatten(2))
     if rule.n_orders == 1:
-        return squared.mean(dim=-1, keepdim=True).to(torch.complex64)
-    return (torch.fft.fft(squared, dim=-1)[..., : rule.n_orders] / squared.shape[-1]).to(torch.complex64)
+        return (torch.linalg.vector_norm(at_nodes, dim=-1, keepdim=True) ** 2 / count).to(torch.complex64)
+    angle = 2 * np.pi / count * torch.arange(count, device=device).repeat_interleave(2)[:, None]
+    phase = -angle * torch.arange(rule.n_orders, device=device)
+    waves = torch.view_as_real(torch.polar(torch.ones_like(phase), phase) / count).flatten(1).to(real)
+    orders = at_nodes.square_() @ waves
+    return torch.view_as_complex(orders.unflatten(2, (rule.n_orders, 2))).to(torch.complex64)
 
 
 def template_power(weights: Tensor, power: Tensor, n_inplane: int | None = None) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from cryolike_scipion.engine import atoms
 from cryolike_scipion.engine.atom_density import band_limited_density, transform
 from cryolike_scipion.engine.errors import InputError
-from cryolike_scipion.engine.slices import FourierVolume
+from cryolike_scipion.engine.fourier_volume import FourierVolume
 from cryolike_scipion.engine.structures import read_structure
 
 PDB = """\

@@ -8,6 +8,7 @@ import torch
 
 from cryolike_scipion.engine import atoms
 from cryolike_scipion.engine.atom_density import transform
+from cryolike_scipion.engine.fourier_volume import FourierVolume
 from cryolike_scipion.engine.polar_grid import PolarGrid
 from cryolike_scipion.engine.rotations import matrix_from_euler
 from cryolike_scipion.engine.slices import SliceMaker
@@ -52,7 +53,7 @@ def test_map_templates_before_and_after_removal_of_the_box_transform(oracle, gri
     # CryoLike's unit: a plain sum over voxels times pi / 32 for this box.
     unit = np.pi / 32 / pixel**3
     before = _full_circle(maker(views).numpy()) * unit
-    total = maker.volume.at(np.zeros((1, 3)))[0].real * unit
+    total = FourierVolume(structure, torch.complex128).at(np.zeros((1, 3)))[0].real * unit
     after = before - _box_transform(oracle) * total
     theirs = oracle["templates_raw_snq"]
     assert _close(after, theirs)

@@ -1,5 +1,6 @@
 """Central slices against brute force, RELION's conventions, and real particles."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gemmi
@@ -10,9 +11,10 @@ import torch
 
 from cryolike_scipion.engine.ctf import ctf
 from cryolike_scipion.engine.density_map import read_map
+from cryolike_scipion.engine.fourier_volume import FourierVolume
 from cryolike_scipion.engine.polar_grid import PolarGrid, gauss_radial_rule
 from cryolike_scipion.engine.rotations import matrix_from_euler, random_rotations
-from cryolike_scipion.engine.slices import FourierVolume, SliceMaker
+from cryolike_scipion.engine.slices import SliceMaker
 from cryolike_scipion.engine.structures import Structure
 
 from .helpers import shared_data
@@ -176,3 +178,37 @@ def test_single_frequencies_and_the_total():
     volume = FourierVolume(_structure(density), torch.complex128)
     total = volume.at(np.zeros((1, 3)))[0]
     assert total == pytest.approx(density.astype(np.float64).sum() * PIXEL**3, rel=1e-10)
+
+
+def _soft_ball(size, radius, seed=0):
+    """Noise within a radius (voxels), as a structure that was cut."""
+    axis = np.arange(size) - size // 2
+    distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    return np.random.default_rng(seed).normal(size=(size,) * 3) * np.clip(radius - distance, 0, 1)
+
+
+@pytest.mark.parametrize("eps", [1e-3, 1e-4, 1e-5])
+def test_tabulated_spheres_equal_the_interpolated_volume_on_every_ring(eps):
+    structure, grid = _structure(_soft_ball(40, 14)), _grid(radii=24, angles=96)
+    # The poles and the meridian that the table begins with are where an index may be wrong.
+    special = matrix_from_euler(np.array([0, 0, 90, 30, 180.0]), np.array([0, 90, 90, 180, 1e-7]), np.array([0, 0, 90, 5, 0.0]))
+    rotations = np.concatenate([random_rotations(50, np.random.default_rng(1)), special])
+    found = SliceMaker(structure, grid, eps=eps)(rotations)
+    exact = SliceMaker(structure, grid, torch.complex128)(rotations)
+    error = (found - exact).abs().square().mean(dim=(0, 2)).sqrt()
+    assert torch.all(error < eps * exact.abs().square().mean(dim=(0, 2)).sqrt())
+    assert torch.all((found - exact).abs() < 10 * eps * exact.abs().amax(dim=(0, 2))[:, None])
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("on", ["polar grid", "points"])
+def test_views_sliced_by_several_threads_equal_those_by_one(dtype, on):
+    grid = _grid(radii=20, angles=64)
+    points = grid if on == "polar grid" else grid.points_half()
+    maker = SliceMaker(_structure(_soft_ball(24, 10)), points, dtype)
+    views = [random_rotations(9, np.random.default_rng(i)) for i in range(24)]
+    alone = [maker(rotations) for rotations in views]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(maker, views))
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(other, one, atol=0, rtol=0)

@@ -1,6 +1,7 @@
 """Maps and structure files: what is read, what is refused, and with which words."""
 
 import gzip
+from pathlib import Path
 
 import h5py
 import mrcfile
@@ -9,7 +10,7 @@ import pytest
 
 from cryolike_scipion.engine.density_map import read_map, support_radius
 from cryolike_scipion.engine.errors import InputError
-from cryolike_scipion.engine.structures import load, read_structure, save, structure_files
+from cryolike_scipion.engine.structures import Structure, cut_softly, load, read_structure, save, structure_files
 from cryolike_scipion.engine.views import healpix_views, view_table
 
 from .helpers import shared_data
@@ -200,3 +201,20 @@ def test_another_folder_is_refused(tmp_path, text):
         (tmp_path / "templates.json").write_text(text)
     with pytest.raises(InputError, match=r"no readable templates\.json"):
         structure_files([tmp_path])
+
+
+@pytest.mark.parametrize(("size", "radius"), [(24, 15.0), (25, 9.1), (24, 22.0), (25, 40.0)])
+def test_a_cut_leaves_the_inside_and_a_soft_edge(size, radius):
+    edge = 4.0
+    density = np.random.default_rng(0).normal(size=(size,) * 3).astype(np.float32)
+    structure = Structure(density, 2.0, "x", "C1", Path("x"), 20.0, 0.2, "map")
+    cut = cut_softly(structure, radius, edge)
+    axis = 2.0 * (np.arange(size) - size // 2)
+    distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    expected = density * 0.5 * (1 + np.cos(np.pi * np.clip((distance - radius) / edge, 0, 1)))
+    whole = np.zeros_like(density)
+    start = size // 2 - cut.box // 2
+    whole[(slice(start, start + cut.box),) * 3] = cut.density
+    np.testing.assert_allclose(whole, expected, atol=1e-6)
+    assert cut.radius == radius + edge and cut.density.dtype == np.float32
+    assert cut.box == min(size, 2 * int(np.ceil((radius + edge) / 2.0)) + 1)

@@ -1,0 +1,183 @@
+"""The Fourier transform of a structure on concentric spheres, tabulated for slices on a polar grid.
+
+Every slice on a polar grid meets the sphere of radius k_n in a great circle, at the same directions for every n. On such a
+sphere the transform of a density within a radius R is a trigonometric polynomial of degree about ``2 pi k_n R`` in the polar
+angle theta and the azimuth phi, with theta continued over the poles (double Fourier sphere; Townsend, Wilber & Wright, SIAM J.
+Sci. Comput. 38, C403, 2016). It is tabulated at twice the spacing that this needs, divided by the transform of the kernel
+
+    exp(beta (√(1 − (2 t / w)²) − 1)),  |t| <= w / 2 cells                     (Barnett et al., SIAM J. Sci. Comput. 41, 2019)
+
+and a direction costs one sum over w² entries of the table, each a row of all radii: the weights are the same for every radius.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .fourier_volume import FourierVolume
+from .polar_grid import PolarGrid, fft_friendly, largest_ring_number
+
+__all__ = ["ShellTable"]
+
+_OVERSAMPLING = 2.0
+_DEGREE_ACCURACY = 1e-7
+_POINTS_AT_ONCE = 1 << 12
+_SAMPLES_AT_ONCE = 1 << 20
+_RADII_AT_ONCE = 16  # written side by side: a column alone would touch every line of the table
+
+
+class ShellTable:
+    """Transform of a structure on the spheres of a polar grid's radii, in single precision.
+
+    Parameters
+    ----------
+    volume : FourierVolume
+        What is tabulated; not needed afterwards.
+    grid : PolarGrid
+    extent : float
+        Radius (Å) about the centre that holds the density.
+    eps : float
+        Relative accuracy of the interpolation on each sphere.
+    device : str or torch.device
+        Where the table is kept and used.
+
+    Notes
+    -----
+    Holds about ``(2 pi k_max R)² · 4 n`` complex values for n radii: about two thirds of a zero-padded volume. It is not
+    changed after it is made, so that any number of threads may use it.
+    """
+
+    def __init__(
+        self, volume: FourierVolume, grid: PolarGrid, extent: float, eps: float, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self._width = int(np.clip(np.ceil(-np.log10(eps)) + 1, 4, 8))
+        self._beta = 0.976 * np.pi * (1.0 - 0.5 / _OVERSAMPLING) * self._width
+        samples = [_samples(extent, k) for k in grid.radii]
+        self._cells = fft_friendly(int(np.ceil(_OVERSAMPLING * max(*samples, 2 * self._width))))
+        self._margin = self._width // 2 + 1
+        self._n_radii = grid.n_radii
+        angles = grid.angles_half
+        self._directions = torch.as_tensor(np.stack([np.cos(angles), np.sin(angles)]), device=self.device)
+        table = np.empty((self._rows * self._cells, grid.n_radii), dtype=np.complex64)
+        together = np.empty((_RADII_AT_ONCE, len(table)), dtype=np.complex64)
+        for n, values in enumerate(_on_spheres(volume, grid.radii, samples)):
+            place = n % _RADII_AT_ONCE
+            together[place] = self._tabulate(values).reshape(-1)
+            if place == _RADII_AT_ONCE - 1 or n == grid.n_radii - 1:
+                table[:, n - place : n + 1] = together[: place + 1].T
+        self._table = torch.from_numpy(table.view(np.float32)).to(self.device)
+
+    @property
+    def _rows(self) -> int:
+        """Cells in theta: from 0 to 90 degrees, and the kernel's reach on either side."""
+        return self._cells // 4 + 1 + 2 * self._margin
+
+    def _tabulate(self, values: NDArray[np.complex128]) -> NDArray[np.complexfloating]:
+        """Values on a doubled sphere [theta, phi] as entries of the table [row, cell]."""
+        count = len(values)
+        mode = scipy.fft.fftfreq(count, 1.0 / count).astype(np.int64)
+        factor = 1.0 / (count * self._kernel_transform(mode))
+        modes = scipy.fft.fft2(values, overwrite_x=True) * (factor[:, None] * factor)
+        padded = np.zeros((self._cells, count), dtype=modes.dtype)
+        padded[mode] = modes
+        rows = np.arange(-self._margin, self._rows - self._margin)
+        some = scipy.fft.ifft(padded, axis=0, norm="forward", overwrite_x=True)[rows]
+        padded = np.zeros((len(rows), self._cells), dtype=modes.dtype)
+        padded[:, mode] = some
+        return scipy.fft.ifft(padded, axis=1, norm="forward", overwrite_x=True)
+
+    def _kernel_transform(self, mode: NDArray[np.int64]) -> NDArray[np.float64]:
+        """∫ kernel(t) exp(−2πi t mode / cells) dt, t in cells."""
+        z, weight = _gauss_rule(4 * self._width + 20)
+        kernel = np.exp(self._beta * (np.sqrt(1.0 - z**2) - 1.0)) * weight * self._width / 2
+        return np.cos(np.pi * self._width / self._cells * np.outer(mode, z)) @ kernel
+
+    def slices(self, rotations: NDArray[np.float64]) -> Tensor:
+        """Slices at orientations A, float64 [V, 3, 3] -> complex64 [V, n, W/2]."""
+        turned = torch.as_tensor(rotations[:, :2], dtype=torch.float64, device=self.device)
+        directions = torch.einsum("cw,vcx->vwx", self._directions, turned)
+        views, angles = directions.shape[:2]
+        found = torch.empty(views, self._n_radii, angles, dtype=torch.complex64, device=self.device)
+        batch = max(1, _POINTS_AT_ONCE // angles)
+        for start in range(0, views, batch):
+            part = slice(start, start + batch)
+            values = self._interpolate(directions[part].flatten(0, 1))
+            found[part] = values.unflatten(0, (-1, angles)).transpose(1, 2)
+        return found
+
+    def _interpolate(self, directions: Tensor) -> Tensor:
+        """Values at unit vectors [p, 3]: complex64 [p, n]."""
+        x, y, z = directions.unbind(1)
+        lower = torch.where(z < 0, -1.0, 1.0)  # F(−k) = conj F(k): only the upper half of the sphere is there
+        per_radian = self._cells / (2 * np.pi)
+        row, row_weight = self._taps(torch.atan2(torch.hypot(x, y), z.abs()) * per_radian)
+        cell, cell_weight = self._taps(torch.atan2(lower * y, lower * x) * per_radian)
+        index = (row + self._margin)[:, :, None] * self._cells + (cell % self._cells)[:, None, :]
+        weights = row_weight[:, :, None] * cell_weight[:, None, :]
+        values = torch.nn.functional.embedding_bag(
+            index.flatten(1), self._table, mode="sum", per_sample_weights=weights.flatten(1)
+        )
+        values[:, 1::2] *= lower[:, None].to(values)
+        return torch.view_as_complex(values.view(len(values), -1, 2))
+
+    def _taps(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells within the kernel's reach of positions [p], and their weights: int64 and float32 [p, w]."""
+        first = torch.ceil(position - self._width / 2)
+        steps = torch.arange(self._width, device=position.device)
+        z = ((first - position)[:, None] + steps) * (2.0 / self._width)
+        weight = torch.exp(self._beta * (torch.sqrt((1.0 - z.float() ** 2).clamp_min(0.0)) - 1.0))
+        return first.to(torch.int64)[:, None] + steps, weight
+
+
+@lru_cache(maxsize=8)
+def _gauss_rule(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.polynomial.legendre.leggauss(count)
+
+
+def _samples(extent: float, k: float) -> int:
+    """Samples round a great circle that hold the transform on the sphere of radius k."""
+    return fft_friendly(2 * (largest_ring_number(extent, k, _DEGREE_ACCURACY) + 1))
+
+
+def _on_spheres(
+    volume: FourierVolume, radii: NDArray[np.float64], samples: list[int]
+) -> Iterator[NDArray[np.complexfloating]]:
+    """F on each sphere at as many values of theta, over both poles, as of phi: arrays [theta, phi]."""
+    size = [(count // 4 + 1) * count for count in samples]
+    first = 0
+    while first < len(radii):
+        # Neighbouring spheres together: the points are then dense enough in the volume to share what is read of it.
+        last = first + max(1, int(np.searchsorted(np.cumsum(size[first:]), _SAMPLES_AT_ONCE)))
+        points = [_upper_half(k, count) for k, count in zip(radii[first:last], samples[first:last])]
+        upper = volume.at(np.concatenate(points))
+        ends = np.cumsum(size[first:last])
+        for count, values in zip(samples[first:last], np.split(upper, ends[:-1])):
+            yield _doubled(values.reshape(-1, count))
+        first = last
+
+
+def _upper_half(k: float, count: int) -> NDArray[np.float64]:
+    """Frequencies [p, 3] at the samples with theta from 0 to 90 degrees, phi running fastest."""
+    angle = 2.0 * np.pi * np.arange(count) / count
+    theta, phi = angle[: count // 4 + 1, None], angle
+    axes = np.broadcast_arrays(np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta))
+    return k * np.stack(axes, axis=-1).reshape(-1, 3)
+
+
+def _doubled(upper: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
+    """Values for theta from 0 to 90 degrees continued to all theta: [count, count]."""
+    count = upper.shape[1]
+    quarter, half = count // 4, count // 2
+    values = np.empty((count, count), dtype=upper.dtype)
+    values[: quarter + 1] = upper
+    values[half - np.arange(quarter + 1)] = np.roll(upper, half, axis=1).conj()  # F(−k) = conj F(k)
+    values[half + 1 :] = np.roll(values[half - 1 : 0 : -1], half, axis=1)  # −theta at phi is theta at phi + pi
+    return values
