@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from . import report_plots as plots
@@ -224,5 +225,6 @@ def _plots(figures: list[tuple[Figure, str]]) -> str:
 
 def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    figure.set_dpi(130)
+    FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 1})  # savefig would lay the figure out twice
     return base64.b64encode(buffer.getvalue()).decode("ascii")
