@@ -1,6 +1,7 @@
 # make demo                 a small project from nothing, or DATA=folder-or-star for your own particles
 # make test                 all tests     (TESTS=… for some, CRYOLIKE_REQUIRE_ALL=1: a skipped test fails)
-# make lint | bench | clean
+# make bench                every speed table as Markdown (BENCH_OPTIONS=--full: the published settings, hours)
+# make lint | clean
 PYTHON ?= python3.11
 VENV ?= .venv
 TESTS ?= cryolike_scipion/tests
@@ -33,7 +34,7 @@ lint: environment
 	$(BIN)/python -m mypy cryolike_scipion/engine cryolike_scipion/convert cryolike_scipion/parameters.py cryolike_scipion/cli.py
 
 bench: environment
-	$(BIN)/python benchmarks/kernel.py $(BENCH_OPTIONS)
+	$(BIN)/python benchmarks/all.py $(BENCH_OPTIONS)
 
 clean:
 	rm -rf $(DEMO_OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
