@@ -62,9 +62,7 @@ def test_a_process_that_takes_too_long_is_stopped(bench):
 
 
 def test_options_become_a_command_line(bench):
-    words = bench("common").cryolike(
-        "likelihood", max_shift=6.5, structures=["a b", "c"], restart=True, search=None, rows="1:3"
-    )
+    words = bench("common").cryolike("likelihood", max_shift=6.5, structures=["a b", "c"], restart=True, search=None)
     assert words[1:4] == ["-m", "cryolike_scipion", "likelihood"]
     assert words[4:] == ["--max-shift", "6.5", "--structures", "a b", "c", "--restart"]
 
