@@ -137,7 +137,7 @@ def _without_mean(pixels: torch.Tensor) -> torch.Tensor:
     """Images [m, N, N] less their means."""
     # The offset is a free parameter. A large one (raw grey values) would cost digits, and what of it the CTF carries over the
     # edge of the box is not in the inner product of template and box.
-    return pixels - pixels.double().mean(dim=(1, 2), keepdim=True).to(pixels)
+    return pixels - pixels.mean(dim=(1, 2), keepdim=True, dtype=torch.float64).to(pixels)
 
 
 def _stored(particles, rows, places, cache: CoefficientCache, settings: PolarSettings, rule, device) -> PolarImages:

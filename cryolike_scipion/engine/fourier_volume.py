@@ -94,7 +94,7 @@ class FourierVolume:
             along_x[:, lower] = along_x[:, lower].conj()
             columns[place] = along_x
             by_plane[z] = scipy.fft.fft(columns, axis=0)[y_modes % fine]
-        grid = np.empty(self._shape, dtype=self._complex)
+        grid: NDArray[np.complexfloating] = np.empty(self._shape, dtype=self._complex)
         for y in range(self._shape[1]):
             columns[place] = by_plane[:, y]
             grid[:, y] = scipy.fft.fft(columns, axis=0)[z_modes % fine]

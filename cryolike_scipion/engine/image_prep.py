@@ -15,8 +15,7 @@ from torch import Tensor
 
 from .errors import InputError
 
-__all__ = ["BandNorm", "ImageSettings", "band_norm", "prepare", "soft_disc"]
-
+__all__ = ["BandPower", "ImageSettings", "centred_spectrum", "mask_of", "prepare", "soft_disc"]
 
 @dataclass(frozen=True)
 class ImageSettings:
@@ -84,45 +83,51 @@ def prepare(images: Tensor, signs: Tensor, settings: ImageSettings, pixel_size: 
         Protein bright, background of mean 0 and standard deviation 1 where asked for.
     """
     factor = signs.to(images) * (-1 if settings.invert else 1)
-    images = images * factor[:, None, None]
     if not settings.normalise:
-        return images
+        return images * factor[:, None, None]
     box = images.shape[-1]
     diameter = settings.background_diameter or settings.mask_diameter or box * pixel_size
-    outside = distance_from_centre(box, images.device) > diameter / 2 / pixel_size
-    if int(outside.sum()) < 32:
+    outside = _outside(box, diameter / 2 / pixel_size, str(images.device))
+    if len(outside) < 32:
         raise InputError(
-            f"outside a background diameter of {diameter:g} Å only {int(outside.sum())} pixels of the box are left",
+            f"outside a background diameter of {diameter:g} Å only {len(outside)} pixels of the box are left",
             remedy="Give a smaller --background-diameter or --mask-diameter, or --no-normalise.",
         )
-    background = images[:, outside].double()
+    pixels = images.flatten(1)
+    background = pixels.index_select(1, outside).double()
     mean = background.mean(dim=1)
-    deviation = background.std(dim=1)
+    deviation = torch.linalg.vector_norm(background - mean[:, None], dim=1) / (len(outside) - 1) ** 0.5
     # An image whose background is flat (simulated without noise) keeps its grey scale: it has no noise to measure.
-    deviation = torch.where(deviation > 1e-6 * images.double().abs().amax((1, 2)), deviation, torch.ones_like(deviation))
-    return ((images - mean[:, None, None]) / deviation[:, None, None]).to(images.dtype)
-
-
-@dataclass(frozen=True)
-class BandNorm:
-    """Powers of masked images over the Fourier band, in Å² x grey² (`∫_{|k|<=k_max} d²k`), float64 [m].
-
-    ``image`` is <Y,Y>, ``cross`` <s,Y>, ``mask`` <s,s>; Y is the masked image and s the mask.
-    """
-
-    image: Tensor
-    cross: Tensor
-    mask: Tensor
-
-    @property
-    def projected(self) -> Tensor:
-        """c = <Y,Y> - <s,Y>²/<s,s>."""
-        return self.image - self.cross**2 / self.mask
+    flat = deviation <= 1e-6 * pixels.abs().amax(dim=1)
+    gain = factor / torch.where(flat, torch.ones_like(deviation), deviation)
+    return (images - mean.to(images)[:, None, None]) * gain.to(images)[:, None, None]
 
 
 @lru_cache(maxsize=8)
+def _outside(box: int, radius: float, device: str) -> Tensor:
+    """Indices of the pixels farther than ``radius`` (pixels) from the centre, in the flattened image."""
+    return torch.nonzero(distance_from_centre(box, device).flatten() > radius)[:, 0]
+
+
+def centred_spectrum(images: Tensor, size: int) -> Tensor:
+    """DFT of images [m, N, N] padded to ``size``, the centre at index 0: complex [m, size // 2 + 1, size] over kx >= 0 and ky.
+
+    In memory ky runs fastest, as the second pass of the transform leaves it.
+    """
+    centre = images.shape[-1] // 2
+    after, before = images.shape[-1] - centre, size - centre  # from the centre on, and where what is before it goes
+    rows = images.new_zeros(len(images), images.shape[1], size)
+    rows[..., :after] = images[..., centre:]
+    rows[..., before:] = images[..., :centre]
+    along = torch.fft.rfft(rows).transpose(1, 2)
+    columns = along.new_zeros(len(images), size // 2 + 1, size)
+    columns[..., :after] = along[..., centre:]
+    columns[..., before:] = along[..., :centre]
+    return torch.fft.fft(columns)
+
+
 def _disc_weights(size: int, radius: float, device: str) -> Tensor:
-    """Weights [P, P//2+1] that turn a padded DFT into the exact integral over the disc of ``radius`` cycles/pixel.
+    """Weights [P//2+1, P] that turn a padded DFT into the exact integral over the disc of ``radius`` cycles/pixel.
 
     ``∫_{|k|<=radius} |Σ_x Y_x exp(-2 pi i k.x)|² d²k = Σ_{x,x'} Y_x Y_x' radius J1(2 pi radius r)/r``: a convolution,
     done by the DFT of the kernel on a grid of at least 2 N - 1 points.
@@ -131,30 +136,46 @@ def _disc_weights(size: int, radius: float, device: str) -> Tensor:
     r = np.sqrt(axis[:, None] ** 2 + axis[None, :] ** 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         kernel = np.where(r > 0, radius * j1(2 * np.pi * radius * r) / r, np.pi * radius**2)
-    weights = np.fft.rfft2(kernel).real / size**2
-    weights[:, 1 : (size + 1) // 2] *= 2  # the columns that rfft2 leaves out
+    weights = np.ascontiguousarray(np.fft.rfft2(kernel).real.T) / size**2
+    weights[1 : (size + 1) // 2] *= 2  # the columns that rfft2 leaves out
     return torch.from_numpy(weights).to(device)
 
 
-def band_norm(spectrum: Tensor, mask_spectrum: Tensor, size: int, k_max: float, pixel_size: float) -> BandNorm:
-    """Powers over the band from padded transforms.
+class BandPower:
+    """Powers over the Fourier band of images behind one mask, ``∫_{|k|<=k_max} d²k`` in Å² x grey².
 
     Parameters
     ----------
-    spectrum : complex Tensor [m, P, P//2+1]
-        ``rfft2`` of the masked images, padded to P >= 2 N - 1.
-    mask_spectrum : complex Tensor [P, P//2+1]
-        ``rfft2`` of the mask, padded likewise.
+    mask : float64 Tensor [N, N]
+        s; ones without a mask.
     size : int
-        P.
+        DFT length, at least 2 N - 1.
     k_max : float
         1/Å.
     pixel_size : float
         Å.
+    dtype : torch.float32 or torch.float64
+        Of the images.
+
+    Attributes
+    ----------
+    mask_power : float
+        <s,s>.
     """
-    weights = _disc_weights(size, k_max * pixel_size, str(spectrum.device))
-    unit = pixel_size**2  # pixel^4 of the two transforms, pixel^-2 of d²k
-    image = (spectrum.abs().double() ** 2 * weights).sum((1, 2)) * unit
-    cross = ((spectrum * mask_spectrum.conj()).real.double() * weights).sum((1, 2)) * unit
-    mask = (mask_spectrum.abs().double() ** 2 * weights).sum() * unit
-    return BandNorm(image, cross, mask.expand_as(image))
+
+    def __init__(self, mask: Tensor, size: int, k_max: float, pixel_size: float, dtype: torch.dtype) -> None:
+        # pixel^4 of the two transforms, pixel^-2 of d²k
+        weights = pixel_size**2 * _disc_weights(size, k_max * pixel_size, str(mask.device))
+        spectrum = centred_spectrum(mask[None], size)[0]
+        self.mask_power = float((spectrum.abs() ** 2 * weights).sum())
+        self._weights = weights.repeat_interleave(2, dim=1).flatten().to(dtype)
+        weights[1 : (size + 1) // 2] /= 2  # the inverse transform counts both half planes itself
+        filtered = torch.fft.irfft2((spectrum * weights).T, s=(size, size), norm="forward")
+        centre = len(mask) // 2
+        index = torch.arange(-centre, len(mask) - centre, device=mask.device) % size
+        self._filtered_mask = filtered[index][:, index].flatten()
+
+    def __call__(self, masked: Tensor, spectrum: Tensor) -> tuple[Tensor, Tensor]:
+        """<Y,Y> and <s,Y>, float64 [m], of masked images Y [m, N, N] and their `centred_spectrum`."""
+        image = torch.view_as_real(spectrum).flatten(1).square() @ self._weights
+        return image.double(), masked.flatten(1).double() @ self._filtered_mask

@@ -3,13 +3,14 @@
 The inner product of an image with a template behind the CTF is ``<M² Y, CTF T> = <CTF M² Y, T>``: multiplying the image
 by its CTF leaves a template that is compact, whatever the defocus. So the image is masked, multiplied by its CTF on a
 padded Cartesian grid (no wrap-around), cut with a window that is one wherever a shifted template can be, and only then
-transformed to the polar points by NUFFT. The grid then needs to resolve the window and the template, not the CTF's
+transformed to the polar points. The grid then needs to resolve the window and the template, not the CTF's
 delocalisation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import finufft
 import numpy as np
@@ -17,9 +18,10 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from .ctf import ctf
-from .image_prep import ImageSettings, band_norm, mask_of, prepare, soft_disc
+from .ctf import CtfPoints
+from .image_prep import BandPower, ImageSettings, centred_spectrum, mask_of, prepare, soft_disc
 from .likelihood import degrees_of_freedom
+from .matched_filter import IMAGES_AT_ONCE, MatchedFilter
 from .polar_grid import PolarGrid
 from .template_power import PowerRule, power_weights
 
@@ -119,6 +121,47 @@ def transform_to_polar(images: Tensor, grid: PolarGrid, pixel_size: float, accur
     return result.to(images.device)
 
 
+@dataclass(frozen=True)
+class _Rings:
+    """What a polar grid consists of, as a key."""
+
+    k_max: float
+    n_angles: int
+    radii: bytes
+    weights: bytes
+
+    @classmethod
+    def of(cls, grid: PolarGrid) -> _Rings:
+        return cls(grid.k_max, grid.n_angles, grid.radii.tobytes(), grid.weights.tobytes())
+
+    def grid(self) -> PolarGrid:
+        return PolarGrid(np.frombuffer(self.radii).copy(), np.frombuffer(self.weights).copy(), self.n_angles, self.k_max)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What the images of one box, pixel size and mask have in common."""
+
+    mask: Tensor | None
+    band_power: BandPower
+    matched_filter: MatchedFilter
+    dof: float
+
+
+@lru_cache(maxsize=4)
+def _tables(
+    box: int, pixel_size: float, padded: int, settings: ImageSettings, window: Window, rings: _Rings, dtype: torch.dtype,
+    device: str,
+) -> _Tables:  # fmt: skip
+    grid, mask = rings.grid(), mask_of(settings, box, pixel_size, device)
+    return _Tables(
+        mask=None if settings.mask_diameter is None else mask.to(dtype),
+        band_power=BandPower(mask, padded, grid.k_max, pixel_size, dtype),
+        matched_filter=MatchedFilter(pixel_size, padded, window.radius, window.edge, grid, dtype, device),
+        dof=degrees_of_freedom(grid.k_max, pixel_size, mask),
+    )
+
+
 def polar_images(
     images: Tensor,
     signs: Tensor,
@@ -146,39 +189,31 @@ def polar_images(
     padded : int
         From `padded_size`.
     """
-    box = images.shape[-1]
     images = prepare(images, signs, settings, pixel_size)
-    mask = mask_of(settings, box, pixel_size, images.device)
-    masked = images * mask.to(images)
-    spectrum = torch.fft.rfft2(masked, s=(padded, padded))
-    norm = band_norm(spectrum, torch.fft.rfft2(mask, s=(padded, padded)), padded, grid.k_max, pixel_size)
-    if settings.mask_diameter is not None:
-        spectrum = torch.fft.rfft2(masked * mask.to(images), s=(padded, padded))
-    matched = _filter(spectrum, arguments, box, padded, window, pixel_size, images.dtype)
+    box, device = images.shape[-1], str(images.device)
+    tables = _tables(box, pixel_size, padded, settings, window, _Rings.of(grid), images.dtype, device)
+    kind = torch.complex64 if images.dtype == torch.float32 else torch.complex128
+    matched = torch.empty(len(images), grid.n_radii, grid.n_half, dtype=kind, device=images.device)
+    image_power, cross_power = torch.empty(2, len(images), dtype=torch.float64, device=images.device)
+    for start in range(0, len(images), IMAGES_AT_ONCE):
+        part = slice(start, start + IMAGES_AT_ONCE)
+        masked = images[part] if tables.mask is None else images[part] * tables.mask
+        spectrum = centred_spectrum(masked, padded)
+        image_power[part], cross_power[part] = tables.band_power(masked, spectrum)
+        if tables.mask is not None:
+            spectrum = centred_spectrum(masked * tables.mask, padded)
+        some = {name: value[part] for name, value in arguments.items()}
+        tables.matched_filter(spectrum, some, matched[part])
     return PolarImages(
-        matched=transform_to_polar(matched, grid, pixel_size),
+        matched=matched,
         power=power_weights(rule, arguments),
         offset=offset_weights(settings, box, pixel_size, arguments, grid, window),
-        image_power=norm.image,
-        cross_power=norm.cross,
-        mask_power=norm.mask,
-        dof=torch.full_like(norm.image, degrees_of_freedom(grid.k_max, pixel_size, mask)),
-        pixel_size=torch.full_like(norm.image, pixel_size),
+        image_power=image_power,
+        cross_power=cross_power,
+        mask_power=torch.full_like(image_power, tables.band_power.mask_power),
+        dof=torch.full_like(image_power, tables.dof),
+        pixel_size=torch.full_like(image_power, pixel_size),
     )
-
-
-def _filter(spectrum, arguments, box, padded, window, pixel_size, dtype) -> Tensor:
-    """Multiply by the CTF, return to real space and cut with the window: [m, 2 L + 1, 2 L + 1], centre L."""
-    ky = torch.fft.fftfreq(padded, pixel_size, dtype=torch.float64, device=spectrum.device)[:, None]
-    kx = torch.fft.rfftfreq(padded, pixel_size, dtype=torch.float64, device=spectrum.device)[None, :]
-    columns = {key: value[:, None, None] for key, value in arguments.items()}
-    values = ctf(torch.sqrt(kx**2 + ky**2), torch.atan2(ky, kx), **columns)
-    filtered = torch.fft.irfft2(spectrum * values.to(dtype), s=(padded, padded))
-    radius, edge = window.radius / pixel_size, window.edge / pixel_size
-    reach = min(int(np.ceil(radius + edge)), (padded - 1) // 2)
-    index = (box // 2 + torch.arange(-reach, reach + 1, device=spectrum.device)) % padded
-    cut = filtered[:, index][:, :, index]
-    return cut * soft_disc(2 * reach + 1, radius, edge, spectrum.device).to(dtype)
 
 
 def offset_weights(
@@ -190,16 +225,23 @@ def offset_weights(
     inner products with it agree, and the window's transform dies off quickly.
     """
     device = arguments["voltage_kv"].device
+    profile, points = _offset_profile(settings, box, pixel_size, _Rings.of(grid), window, str(device))
+    return (points(arguments, torch.float64).mean(dim=-1) * profile).float()
+
+
+@lru_cache(maxsize=8)
+def _offset_profile(
+    settings: ImageSettings, box: int, pixel_size: float, rings: _Rings, window: Window, device: str
+) -> tuple[Tensor, CtfPoints]:
+    """Weight times ring mean of the transform of M², float64 [n], and the points [n, 16] where the CTF is averaged."""
     if settings.mask_diameter is None:
         reach = int(np.ceil((window.radius + 2 * window.edge) / pixel_size))
         squared_mask = soft_disc(2 * reach + 1, window.radius / pixel_size, 2 * window.edge / pixel_size)
     else:
         squared_mask = mask_of(settings, box, pixel_size) ** 2
+    grid = rings.grid()
     ring = PolarGrid(grid.radii, grid.weights, 64, grid.k_max)  # a mask of pixels is not quite round
-    profile = transform_to_polar(squared_mask[None], ring, pixel_size, 1e-9)[0].real.mean(dim=1).to(device)
-    radii = torch.as_tensor(grid.radii, device=device)[:, None]
-    theta = torch.as_tensor(np.pi * np.arange(16) / 16, device=device)
-    columns = {key: value[:, None, None] for key, value in arguments.items()}
-    mean = ctf(radii, theta, **columns).mean(dim=-1)
-    weights = torch.as_tensor(grid.weights, device=device)
-    return (mean * weights * profile).float()
+    means = transform_to_polar(squared_mask[None], ring, pixel_size, 1e-9)[0].real.mean(dim=1)
+    theta = np.pi * np.arange(16) / 16
+    points = CtfPoints(grid.radii[:, None] * np.cos(theta), grid.radii[:, None] * np.sin(theta), device)
+    return (means * torch.from_numpy(grid.weights)).to(device), points

@@ -3,17 +3,13 @@
 Every slice on a polar grid meets the sphere of radius k_n in a great circle, at the same directions for every n. On such a
 sphere the transform of a density within a radius R is a trigonometric polynomial of degree about ``2 pi k_n R`` in the polar
 angle theta and the azimuth phi, with theta continued over the poles (double Fourier sphere; Townsend, Wilber & Wright, SIAM J.
-Sci. Comput. 38, C403, 2016). It is tabulated at twice the spacing that this needs, divided by the transform of the kernel
-
-    exp(beta (√(1 − (2 t / w)²) − 1)),  |t| <= w / 2 cells                     (Barnett et al., SIAM J. Sci. Comput. 41, 2019)
-
-and a direction costs one sum over w² entries of the table, each a row of all radii: the weights are the same for every radius.
+Sci. Comput. 38, C403, 2016). It is tabulated twice as finely as this needs, ready for the kernel of :mod:`.es_kernel`, and a
+direction costs one sum over w² entries of the table, each a row of all radii: the weights are the same for every radius.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 import scipy.fft
@@ -21,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .es_kernel import OVERSAMPLING, Kernel
 from .fourier_volume import FourierVolume
 from .polar_grid import PolarGrid, fft_friendly, largest_ring_number
 
 __all__ = ["ShellTable"]
 
-_OVERSAMPLING = 2.0
 _DEGREE_ACCURACY = 1e-7
 _POINTS_AT_ONCE = 1 << 12
 _SAMPLES_AT_ONCE = 1 << 20
@@ -58,11 +54,11 @@ class ShellTable:
         self, volume: FourierVolume, grid: PolarGrid, extent: float, eps: float, device: torch.device | str = "cpu"
     ) -> None:
         self.device = torch.device(device)
-        self._width = int(np.clip(np.ceil(-np.log10(eps)) + 1, 4, 8))
-        self._beta = 0.976 * np.pi * (1.0 - 0.5 / _OVERSAMPLING) * self._width
+        self._kernel = Kernel.of_accuracy(eps)
+        width = self._kernel.width
         samples = [_samples(extent, k) for k in grid.radii]
-        self._cells = fft_friendly(int(np.ceil(_OVERSAMPLING * max(*samples, 2 * self._width))))
-        self._margin = self._width // 2 + 1
+        self._cells = fft_friendly(int(np.ceil(OVERSAMPLING * max(*samples, 2 * width))))
+        self._margin = width // 2 + 1
         self._n_radii = grid.n_radii
         angles = grid.angles_half
         self._directions = torch.as_tensor(np.stack([np.cos(angles), np.sin(angles)]), device=self.device)
@@ -84,7 +80,7 @@ class ShellTable:
         """Values on a doubled sphere [theta, phi] as entries of the table [row, cell]."""
         count = len(values)
         mode = scipy.fft.fftfreq(count, 1.0 / count).astype(np.int64)
-        factor = 1.0 / (count * self._kernel_transform(mode))
+        factor = 1.0 / (count * self._kernel.transform(mode, self._cells))
         modes = scipy.fft.fft2(values, overwrite_x=True) * (factor[:, None] * factor)
         padded = np.zeros((self._cells, count), dtype=modes.dtype)
         padded[mode] = modes
@@ -93,12 +89,6 @@ class ShellTable:
         padded = np.zeros((len(rows), self._cells), dtype=modes.dtype)
         padded[:, mode] = some
         return scipy.fft.ifft(padded, axis=1, norm="forward", overwrite_x=True)
-
-    def _kernel_transform(self, mode: NDArray[np.int64]) -> NDArray[np.float64]:
-        """∫ kernel(t) exp(−2πi t mode / cells) dt, t in cells."""
-        z, weight = _gauss_rule(4 * self._width + 20)
-        kernel = np.exp(self._beta * (np.sqrt(1.0 - z**2) - 1.0)) * weight * self._width / 2
-        return np.cos(np.pi * self._width / self._cells * np.outer(mode, z)) @ kernel
 
     def slices(self, rotations: NDArray[np.float64]) -> Tensor:
         """Slices at orientations A, float64 [V, 3, 3] -> complex64 [V, n, W/2]."""
@@ -118,8 +108,8 @@ class ShellTable:
         x, y, z = directions.unbind(1)
         lower = torch.where(z < 0, -1.0, 1.0)  # F(−k) = conj F(k): only the upper half of the sphere is there
         per_radian = self._cells / (2 * np.pi)
-        row, row_weight = self._taps(torch.atan2(torch.hypot(x, y), z.abs()) * per_radian)
-        cell, cell_weight = self._taps(torch.atan2(lower * y, lower * x) * per_radian)
+        row, row_weight = self._kernel.taps(torch.atan2(torch.hypot(x, y), z.abs()) * per_radian)
+        cell, cell_weight = self._kernel.taps(torch.atan2(lower * y, lower * x) * per_radian)
         index = (row + self._margin)[:, :, None] * self._cells + (cell % self._cells)[:, None, :]
         weights = row_weight[:, :, None] * cell_weight[:, None, :]
         values = torch.nn.functional.embedding_bag(
@@ -127,19 +117,6 @@ class ShellTable:
         )
         values[:, 1::2] *= lower[:, None].to(values)
         return torch.view_as_complex(values.view(len(values), -1, 2))
-
-    def _taps(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells within the kernel's reach of positions [p], and their weights: int64 and float32 [p, w]."""
-        first = torch.ceil(position - self._width / 2)
-        steps = torch.arange(self._width, device=position.device)
-        z = ((first - position)[:, None] + steps) * (2.0 / self._width)
-        weight = torch.exp(self._beta * (torch.sqrt((1.0 - z.float() ** 2).clamp_min(0.0)) - 1.0))
-        return first.to(torch.int64)[:, None] + steps, weight
-
-
-@lru_cache(maxsize=8)
-def _gauss_rule(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return np.polynomial.legendre.leggauss(count)
 
 
 def _samples(extent: float, k: float) -> int:

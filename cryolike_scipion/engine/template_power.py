@@ -15,11 +15,20 @@ import torch
 from scipy.special import jv
 from torch import Tensor
 
-from .ctf import ctf, wavelength
+from .ctf import CtfPoints, wavelength
 from .particles import Particles
 from .polar_grid import PolarGrid, choose_grid, gauss_radial_rule, radial_interpolation
 
-__all__ = ["PowerRule", "ctf_arguments", "delocalisation", "power_rule", "power_weights", "ring_power", "template_power"]
+__all__ = [
+    "PowerRule",
+    "ctf_arguments",
+    "delocalisation",
+    "power_by_angle",
+    "power_rule",
+    "power_weights",
+    "ring_power",
+    "template_power",
+]
 
 _ACCURACY = 1e-6
 
@@ -113,10 +122,8 @@ def power_weights(rule: PowerRule, arguments: dict[str, Tensor]) -> Tensor:
     ``a(psi) = Re Σ_p (w_p0 P_p0 + 2 Σ_{j>0} conj(w_pj) P_pj exp(2 i j psi))`` with P from `ring_power`.
     """
     device = arguments["voltage_kv"].device
-    columns = {key: value[:, None, None] for key, value in arguments.items()}
-    radii = torch.as_tensor(rule.fine_radii, device=device)[:, None]
-    theta = torch.as_tensor(np.pi * np.arange(rule.n_angles) / rule.n_angles, device=device)
-    squared = ctf(radii, theta, **columns) ** 2
+    radii, theta = rule.fine_radii[:, None], np.pi * np.arange(rule.n_angles) / rule.n_angles
+    squared = CtfPoints(radii * np.cos(theta), radii * np.sin(theta), device)(arguments, torch.float64).square_()
     orders = torch.fft.fft(squared, dim=-1)[..., : rule.n_orders] / rule.n_angles
     matrix = torch.as_tensor(rule.to_nodes * rule.fine_weights[:, None], device=device)
     return torch.einsum("mfj,fp->mpj", orders, matrix.to(orders.dtype)).to(torch.complex64)
@@ -142,8 +149,12 @@ def template_power(weights: Tensor, power: Tensor, n_inplane: int | None = None)
     mean = weights[..., 0].real @ power[..., 0].real.T
     if n_inplane is None or weights.shape[-1] == 1:
         return mean if n_inplane is None else mean[..., None].expand(-1, -1, n_inplane)
-    orders = torch.einsum("mpj,vpj->mvj", weights.conj(), power)
-    spectrum = torch.zeros(*mean.shape, n_inplane // 2 + 1, dtype=orders.dtype, device=orders.device)
+    return power_by_angle(torch.einsum("mpj,vpj->mvj", weights.conj(), power), n_inplane)
+
+
+def power_by_angle(orders: Tensor, n_inplane: int) -> Tensor:
+    """a at every in-plane angle: float32 [..., n_inplane] from its even angular orders [..., j]."""
+    spectrum = torch.zeros(*orders.shape[:-1], n_inplane // 2 + 1, dtype=orders.dtype, device=orders.device)
     count = min(orders.shape[-1], n_inplane // 4 + 1)
     spectrum[..., 0 : 2 * count : 2] = orders[..., :count]
     return torch.fft.irfft(spectrum, n=n_inplane, dim=-1, norm="forward")

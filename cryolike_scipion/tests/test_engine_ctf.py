@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryolike_scipion.engine.ctf import ctf, ctf_of_wavelength, wavelength
+from cryolike_scipion.engine.ctf import CtfPoints, ctf, ctf_of_wavelength, wavelength
 
 from .helpers import shared_data
 
@@ -120,3 +120,26 @@ def test_images_broadcast_over_a_polar_grid():
     many = ctf(k, theta, defocus, defocus, 0.0, voltage, 2.0, 0.1)
     assert many.shape == (3, 5, 7)
     torch.testing.assert_close(many[1], ctf(k, theta, 2e4, 2e4, 0.0, 200.0, 2.0, 0.1))
+
+
+def test_many_ctfs_at_the_same_points_equal_the_formula():
+    rng = np.random.default_rng(0)
+    kx, ky = rng.uniform(-0.4, 0.4, (2, 7, 50))
+    arguments = {
+        "defocus_u": rng.uniform(-5000, 40000, 5), "defocus_v": rng.uniform(-5000, 40000, 5),
+        "defocus_angle_deg": rng.uniform(-200, 200, 5), "voltage_kv": np.array([80.0, 200, 300, 300, 120]),
+        "cs_mm": rng.uniform(0, 3, 5), "amplitude_contrast": np.array([0.0, 0.07, 0.1, 1.0, 0.5]),
+        "phase_shift_deg": rng.uniform(-90, 180, 5), "bfactor": np.array([0.0, 60, -10, 0, 5]),
+        "scale": np.array([1.0, 0.3, -1, 1, 1]),
+    }  # fmt: skip
+    arguments = {name: torch.as_tensor(value) for name, value in arguments.items()}
+    x, y = torch.as_tensor(kx), torch.as_tensor(ky)
+    columns = {name: value[:, None, None] for name, value in arguments.items()}
+    exact = ctf(torch.hypot(x, y), torch.atan2(y, x), **columns)
+    points = CtfPoints(kx, ky)
+    torch.testing.assert_close(points(arguments, torch.float64), exact, atol=1e-10, rtol=0)
+    single = points(arguments, torch.float32)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), exact, atol=2e-6, rtol=0)
+    only = {name: value[:1] for name, value in arguments.items()}
+    torch.testing.assert_close(points(only, torch.float64), exact[:1], atol=1e-10, rtol=0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import j1, log_ndtr, logsumexp
 
-from cryolike_scipion.engine.image_prep import band_norm, soft_disc
+from cryolike_scipion.engine.image_prep import BandPower, centred_spectrum, soft_disc
 from cryolike_scipion.engine.likelihood import (
     Evidence,
     ScalePrior,
@@ -208,8 +208,8 @@ def _measured_dof(mask, k_max, draws, seed=0):
     """2 mean²/variance of the band power of masked white noise: its number of degrees of freedom."""
     box = len(mask)
     rng = np.random.default_rng(seed)
-    spectrum = torch.fft.rfft2(torch.as_tensor(rng.normal(size=(draws, box, box))) * mask, s=(2 * box, 2 * box))
-    power = band_norm(spectrum, torch.fft.rfft2(mask, s=(2 * box, 2 * box)), 2 * box, k_max, 1.0).image
+    masked = torch.as_tensor(rng.normal(size=(draws, box, box))) * mask
+    power, _ = BandPower(mask, 2 * box, k_max, 1.0, torch.float64)(masked, centred_spectrum(masked, 2 * box))
     return float(2 * power.mean() ** 2 / power.var())
 
 
