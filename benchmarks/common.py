@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import finufft
 import numpy as np
-import torch
 
 from cryolike_scipion import __version__
 
@@ -34,6 +32,8 @@ def processor() -> str:
 
 def hardware() -> str:
     """Processor, cores that this process may use, memory and GPU, in one line."""
+    import torch  # not before the engine, which says how its threads wait
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
@@ -42,6 +42,9 @@ def hardware() -> str:
 
 def versions() -> str:
     """Versions of this package and of what computes for it, in one line."""
+    import finufft
+    import torch
+
     return (
         f"cryolike-scipion {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"numpy {np.__version__}, finufft {finufft.__version__}"

@@ -70,6 +70,20 @@ def test_options_become_a_command_line(bench):
 # ---------------------------------------------------------------- stages
 
 
+def test_torch_is_loaded_after_the_engine_has_said_how_threads_wait(bench):
+    common = bench("common")
+    script = (
+        f"import os, sys\nsys.path.insert(0, {str(FOLDER)!r})\nos.environ.pop('OMP_WAIT_POLICY', None)\n"
+        "import common\nassert 'torch' not in sys.modules\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        assert name != 'torch' or 'OMP_WAIT_POLICY' in os.environ, 'torch came first'\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "import end_to_end, memory, startup\nassert 'torch' in sys.modules"
+    )
+    common.measure(common.python(script))
+
+
 def _busy(seconds):
     end = time.thread_time() + seconds
     while time.thread_time() < end:
