@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from typing import Any, Callable, Optional
 
@@ -48,6 +49,7 @@ class Progress:
         self.shows_bar = sys.stderr.isatty() if bar is None else bar
         self._interval = interval
         self._clock = clock
+        self._lock = threading.Lock()
         self._bar: Any = None
         self._total: Optional[int] = None
         self._done = self._first = 0
@@ -74,16 +76,17 @@ class Progress:
         return self._done
 
     def update(self, n: int = 1) -> None:
-        """Count `n` more items as finished."""
-        if self._total is None:
-            raise RuntimeError("Progress.update needs a stage: call start first")
-        self._done += int(n)
-        if self._bar is not None:
-            self._bar.update(n)
-        now = self._clock()
-        if now - self._last_line >= self._interval and self._done < self._total:
-            self._last_line = now
-            logger.info("%s", self.line(now))
+        """Count `n` more items as finished; any thread may call it."""
+        with self._lock:
+            if self._total is None:
+                raise RuntimeError("Progress.update needs a stage: call start first")
+            self._done += int(n)
+            if self._bar is not None:
+                self._bar.update(n)
+            now = self._clock()
+            if now - self._last_line >= self._interval and self._done < self._total:
+                self._last_line = now
+                logger.info("%s", self.line(now))
 
     def line(self, now: Optional[float] = None) -> str:
         """Return the state of the stage as one line of text."""

@@ -1,6 +1,8 @@
 """Progress lines: percentage, rate and time left, not too often."""
 
 import logging
+import threading
+import time
 
 import pytest
 
@@ -70,3 +72,21 @@ def test_a_terminal_gets_a_bar(capsys):
     with Progress(3, "views", "views", bar=True) as progress:
         progress.update(3)
     assert "3/3" in capsys.readouterr().err
+
+
+class Slow:
+    """A count that lets other threads run while it is being read."""
+
+    def __int__(self):
+        time.sleep(0.001)
+        return 1
+
+
+def test_updates_of_several_threads_are_all_counted():
+    progress = Progress(80, "likelihood", "particles", bar=False)
+    threads = [threading.Thread(target=lambda: [progress.update(Slow()) for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert progress.done == 80
