@@ -25,5 +25,9 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    wanted = ((_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP), (_M_TRIM_THRESHOLD, _KEPT), (_M_TOP_PAD, _LARGEST_FROM_HEAP))
-    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in wanted)
+    wanted = (
+        (_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP),
+        (_M_TRIM_THRESHOLD, _KEPT),
+        (_M_TOP_PAD, _LARGEST_FROM_HEAP),
+    )
+    return all([mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in wanted])

@@ -74,7 +74,7 @@ def convert(
         good = fresh_status == OK
         if good.any():
             rows = fresh[good]
-            made = _transform(particles, indices[rows], images[good], settings, rule, device)
+            made = _transform(particles, indices[rows], images if good.all() else images[good], settings, rule, device)
             flat = ~_has_contrast(made)
             if flat.any():
                 first = int(indices[rows[flat][0]])
@@ -95,8 +95,10 @@ def convert(
         parts.append((rows, _stored(particles, indices[rows], [found[i] for i in rows], cache, settings, rule, device)))
     if not parts:
         return Converted(None, np.zeros(0, dtype=np.int64), status)
+    if len(parts) == 1:
+        return Converted(parts[0][1], parts[0][0], status)
     usable = np.concatenate([rows for rows, _ in parts])
-    joined = parts[0][1] if len(parts) == 1 else PolarImages.join([images for _, images in parts])
+    joined = PolarImages.join([images for _, images in parts])
     order = np.argsort(usable)
     return Converted(joined.take(torch.from_numpy(order)), usable[order], status)
 
