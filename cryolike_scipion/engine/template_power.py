@@ -123,10 +123,17 @@ def power_weights(rule: PowerRule, arguments: dict[str, Tensor]) -> Tensor:
     """
     device = arguments["voltage_kv"].device
     radii, theta = rule.fine_radii[:, None], np.pi * np.arange(rule.n_angles) / rule.n_angles
-    squared = CtfPoints(radii * np.cos(theta), radii * np.sin(theta), device)(arguments, torch.float64).square_()
-    orders = torch.fft.fft(squared, dim=-1)[..., : rule.n_orders] / rule.n_angles
-    matrix = torch.as_tensor(rule.to_nodes * rule.fine_weights[:, None], device=device)
-    return torch.einsum("mfj,fp->mpj", orders, matrix.to(orders.dtype)).to(torch.complex64)
+    transfer = CtfPoints(radii * np.cos(theta), radii * np.sin(theta), device)(arguments, torch.float64)
+    squared = transfer.square_().float()
+    orders = squared @ _waves(rule.n_angles, rule.n_orders, device)
+    matrix = torch.as_tensor((rule.to_nodes * rule.fine_weights[:, None]).T, dtype=torch.float32, device=device)
+    return torch.view_as_complex(torch.matmul(matrix, orders).unflatten(2, (rule.n_orders, 2)))
+
+
+def _waves(count: int, orders: int, device: torch.device | str) -> Tensor:
+    """exp(−2πi j w / count) / count, real and imaginary parts alternating: float32 [count, 2 orders]."""
+    phase = -2 * np.pi / count * torch.outer(torch.arange(count, dtype=torch.float64), torch.arange(orders))
+    return torch.view_as_real(torch.polar(torch.ones_like(phase), phase) / count).flatten(1).to(device, torch.float32)
 
 
 def ring_power(rule: PowerRule, slices: Tensor) -> Tensor:
@@ -137,9 +144,7 @@ def ring_power(rule: PowerRule, slices: Tensor) -> Tensor:
     at_nodes = torch.matmul(matrix, torch.view_as_real(slices).flatten(2))
     if rule.n_orders == 1:
         return (torch.linalg.vector_norm(at_nodes, dim=-1, keepdim=True) ** 2 / count).to(torch.complex64)
-    angle = 2 * np.pi / count * torch.arange(count, device=device).repeat_interleave(2)[:, None]
-    phase = -angle * torch.arange(rule.n_orders, device=device)
-    waves = torch.view_as_real(torch.polar(torch.ones_like(phase), phase) / count).flatten(1).to(real)
+    waves = _waves(count, rule.n_orders, device).to(real).repeat_interleave(2, dim=0)  # of real and of imaginary parts
     orders = at_nodes.square_() @ waves
     return torch.view_as_complex(orders.unflatten(2, (rule.n_orders, 2))).to(torch.complex64)
 
