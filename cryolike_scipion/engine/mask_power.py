@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ctf import ctf
+from .ctf import CtfPoints
 from .image_prep import ImageSettings, mask_of
 from .simulate import HalfPlane
 from .slices import SliceMaker
@@ -25,6 +25,7 @@ __all__ = ["kept_power"]
 
 _DEFOCI = 6
 _STEP_DEG = 20.0
+_VIEWS_AT_ONCE = 16  # more would leave the cache
 
 
 def kept_power(
@@ -57,14 +58,27 @@ def kept_power(
     chosen = chosen[np.argsort(defocus[chosen], kind="stable")]
     wide = 2 * box
     plane = HalfPlane(wide, pixel_size, min(k_max, 0.5 / pixel_size))
-    points = torch.as_tensor(plane.points())
-    k, theta = torch.hypot(points[:, 0], points[:, 1]), torch.atan2(points[:, 1], points[:, 0])
-    slices = SliceMaker(structure, plane.points())(healpix_views(_STEP_DEG).rotations()).to(torch.complex128)
+    points, places = plane.points(), plane.indices()
+    slices = SliceMaker(structure, points)(healpix_views(_STEP_DEG).rotations())
+    of_chosen = {name: value.cpu()[chosen] for name, value in arguments.items()}
+    transfer = CtfPoints(points[:, 0], points[:, 1])(of_chosen, torch.float32)
     mask = torch.zeros(wide, wide, dtype=torch.float64)
-    start = wide // 2 - box // 2
-    mask[start : start + box, start : start + box] = mask_of(settings, box, pixel_size)
-    shares = []
-    for i in chosen:
-        projections = plane.image(slices * ctf(k, theta, **{name: value[i].cpu() for name, value in arguments.items()}))
-        shares.append(float(((mask * projections) ** 2).sum() / (projections**2).sum()))
-    return np.interp(defocus, defocus[chosen], shares)
+    mask[:box, :box] = mask_of(settings, box, pixel_size) ** 2
+    mask = torch.roll(mask, (-(box // 2), -(box // 2)), dims=(0, 1))  # the centre at index 0, as in an inverse transform
+    weights = torch.stack([mask, torch.ones_like(mask)]).flatten(1).T.float()
+    powers = [_powers(slices * one, places, wide, weights) for one in transfer]
+    return np.interp(defocus, defocus[chosen], [float(inside / whole) for inside, whole in powers])
+
+
+def _powers(values: Tensor, places: tuple[np.ndarray, np.ndarray], size: int, weights: Tensor) -> Tensor:
+    """Sums over views and pixels of the squared projections times the columns of ``weights`` [size², w]: float64 [w].
+
+    ``values`` complex64 [v, p] are the projections' transforms at the places (row, column) of a half plane.
+    """
+    rows, columns = (torch.from_numpy(place) for place in places)
+    total = torch.zeros(weights.shape[1], dtype=torch.float64)
+    for some in values.split(_VIEWS_AT_ONCE):
+        spectrum = some.new_zeros(len(some), size, size // 2 + 1)
+        spectrum[:, rows, columns] = some
+        total += (torch.fft.irfft2(spectrum, s=(size, size)).flatten(1).square_() @ weights).double().sum(dim=0)
+    return total
