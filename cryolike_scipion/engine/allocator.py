@@ -30,4 +30,4 @@ def keep_freed_memory() -> bool:
         (_M_TRIM_THRESHOLD, _KEPT),
         (_M_TOP_PAD, _LARGEST_FROM_HEAP),
     )
-    return all([mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in wanted])
+    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in wanted)
