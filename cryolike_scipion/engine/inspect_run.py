@@ -11,7 +11,7 @@ import torch
 
 from .atomic import atomic_path
 from .conversion import convert
-from .correlation import correlate, image_orders
+from .correlation import correlate, shift_factors, shifted_rows
 from .ctf import ctf
 from .errors import InputError
 from .image_prep import mask_of, prepare
@@ -152,14 +152,16 @@ def _landscape(setup: Setup, place: int, k: int, prior: ScalePrior) -> dict[str,
     images = convert(setup.particles, np.array([place]), setup.settings, setup.rule, "stop", setup.cache, setup.device).images
     assert images is not None
     images = setup.behind_mask(k, images, np.array([place]))
-    orders = image_orders(images.matched, setup.settings.grid, setup.shifts.origins, bank.n_orders)
+    basis = setup.bands[-1].basis
+    factors = shift_factors(setup.settings.grid, setup.shifts.origins, images.matched.real.dtype, setup.device)
+    rows = shifted_rows(images.matched, factors, basis)
     by_view = np.zeros(len(table))
     by_shift = np.full((len(setup.shifts), setup.n_inplane), -np.inf)
     for start in range(0, len(table), _VIEWS_AT_ONCE):
         index = np.arange(start, min(start + _VIEWS_AT_ONCE, len(table)))
         templates = bank.templates(table, index)
         known = grid_evidence(images, templates, prior, setup.n_inplane)
-        b = correlate(orders, templates.orders, setup.n_inplane) - known.offset[0][None]
+        b = correlate(rows, templates.rows, basis, setup.n_inplane) - known.offset[0][None]
         logs = known.evidence.expand(0).log_ratio(b)
         by_view[index] = logs.amax(dim=(0, 2)).cpu().numpy()
         by_shift = np.maximum(by_shift, logs.amax(dim=1).cpu().numpy())

@@ -31,7 +31,10 @@ from .structure_input import (
 
 FROM_TEMPLATES, FROM_STRUCTURES = 0, 1
 _SEARCHES = get("likelihood", "search").choices
-_EXHAUSTIVE, _LOCAL, _FIXED = (_SEARCHES.index(name) for name in ("exhaustive", "local", "fixed"))
+_HIERARCHICAL, _EXHAUSTIVE, _LOCAL, _FIXED = (
+    _SEARCHES.index(name) for name in ("hierarchical", "exhaustive", "local", "fixed")
+)
+_ONLY_POSE = get("likelihood", "keep").choices.index("pose")
 
 _GRID = ("max_shift", "shift_step", "shifts_x", "shifts_y", "angular_step", "levels")
 _MODEL = ("scale", "pilot", "priors", "posterior_angle", "posterior_shift", "keep")
@@ -167,12 +170,14 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
             errors += structure_errors(self._structures(), self.symmetry.get("").replace(",", " ").split())
         else:
             errors += self._templateErrors()
-        if particles is not None and self.search.get() != _EXHAUSTIVE and not particles.hasAlignmentProj():
+        if particles is not None and self.search.get() in (_LOCAL, _FIXED) and not particles.hasAlignmentProj():
             errors.append(
                 f"A {_SEARCHES[self.search.get()]} search starts from the particles' poses, and these have "
-                "none of a 3D refinement. Choose particles with a projection alignment, or the exhaustive "
+                "none of a 3D refinement. Choose particles with a projection alignment, or the hierarchical "
                 "search."
             )
+        if self.keep.get() != _ONLY_POSE and self.search.get() != _EXHAUSTIVE:
+            errors.append("Scores by view, shift or angle are kept of an exhaustive search only. Choose it, or keep the pose.")
         priors = self.priors.get("").replace(",", " ").split()
         if not errors and len(priors) not in (0, self._countStructures()):
             errors.append(f"There are {len(priors)} priors for {self._countStructures()} structures. Give one each, or none.")
@@ -221,6 +226,7 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
             return []
         limit = f" to {self.resolution.get():g} Å resolution" if self.resolution.get() else ""
         where = {
+            _HIERARCHICAL: "over all orientations and shifts, from coarse to fine,",
             _EXHAUSTIVE: "over all orientations and shifts",
             _LOCAL: "around their refined poses",
             _FIXED: "at their refined poses",

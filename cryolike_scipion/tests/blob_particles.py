@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cryolike_scipion.engine.bands import Band
+from cryolike_scipion.engine.correlation import correlate, shift_factors, shifted_rows
 from cryolike_scipion.engine.ctf import ctf
 from cryolike_scipion.engine.image_prep import ImageSettings
-from cryolike_scipion.engine.polar_grid import choose_grid
+from cryolike_scipion.engine.polar_grid import choose_grid, inplane_count
 from cryolike_scipion.engine.polar_images import Window, padded_size, polar_images
 from cryolike_scipion.engine.rotations import matrix_from_euler
 from cryolike_scipion.engine.structures import Structure
 from cryolike_scipion.engine.symmetry import rotations as group_rotations
-from cryolike_scipion.engine.template_bank import TemplateBank, mean_band_power
+from cryolike_scipion.engine.template_bank import TemplateBank, common_basis, mean_band_power
 from cryolike_scipion.engine.template_power import delocalisation, power_rule
 from cryolike_scipion.engine.views import healpix_views
 
@@ -120,7 +122,7 @@ class Comparison:
 
     def __init__(
         self, structure, arguments, k_max=0.11, box=40, reach=10.0, settings=None, accuracy=1e-6, double=False,
-        rescale=True,
+        rescale=True, compression=None,
     ):  # fmt: skip
         self.structure, self.arguments, self.box = structure, arguments, box
         self.settings = settings or ImageSettings(normalise=False)
@@ -130,9 +132,24 @@ class Comparison:
         self.bank = TemplateBank(structure, self.grid, self.rule, double=double)
         if rescale:
             views = healpix_views(20.0, structure.symmetry)
-            power = mean_band_power(self.bank.slices(views.rotations()), views.weights, self.grid)
+            power = mean_band_power(self.bank, views.rotations())
             self.bank.scale = power**-0.5
+        if compression is not None:
+            views = healpix_views(14.0).rotations() @ matrix_from_euler(11.3, 27.7, 41.9)
+            self.bank.basis = common_basis([self.bank], views, compression)
         self.padded = padded_size(box, PIXEL, self.window, delocalisation(arguments, k_max))
+
+    @property
+    def band(self):
+        """The one band of this comparison."""
+        basis = self.bank.basis
+        return Band(self.grid, self.rule, basis, [self.bank], inplane_count(basis.n_orders - 1))
+
+    def products(self, images, templates, origins, n_inplane):
+        """Raw inner products b [m, o, v, g] of images moved to origins [o, 2]."""
+        factors = shift_factors(self.grid, origins, images.matched.real.dtype)
+        rows = shifted_rows(images.matched[:, None], factors, self.bank.basis)
+        return correlate(rows, templates.rows, self.bank.basis, n_inplane).unflatten(0, (len(images), len(origins)))
 
     def images(self, pixels, arguments=None):
         """Real images [m, y, x] on the polar grid."""

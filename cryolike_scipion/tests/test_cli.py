@@ -91,7 +91,7 @@ LIKELIHOOD = ["likelihood", "--particles", "a", "--structures", "b", "--out", "o
     (["guess"], "guess"),
     (["likelihood", "--particles", "a.star", "--out", "o"], "--structures"),
     ([*LIKELIHOOD, "--max-shift", "far"], "not 'far'"),
-    ([*LIKELIHOOD, "--search", "hierarchical"], "hierarchical"),
+    ([*LIKELIHOOD, "--search", "thorough"], "thorough"),
     ([*LIKELIHOOD, "--resolution", "0"], "more than 0"),
     ([*LIKELIHOOD, "--res", "4"], "--res"),
     (["simulate", "--count", "2.5", "--out", "o"], "whole number"),
@@ -178,12 +178,15 @@ def test_an_unknown_device(tmp_path, capsys):
 def test_threads_are_set_before_the_work(monkeypatch, tmp_path):
     import torch
 
+    from cryolike_scipion.engine import compute
+
     before, environment = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    monkeypatch.setattr(compute, "_threads", None)
     seen = []
-    monkeypatch.setattr(engine, "run", lambda *_, **__: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(engine, "run", lambda *_, **__: seen.append((compute.thread_count(), torch.get_num_threads())))
     try:
         cli.main(["simulate", "--threads", "3", "--out", str(tmp_path)])
-        assert seen == [3] and os.environ["OMP_NUM_THREADS"] == "3"
+        assert seen == [(3, 1)] and os.environ["OMP_NUM_THREADS"] == "3"
     finally:
         torch.set_num_threads(before)
         os.environ.pop("MKL_NUM_THREADS", None)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy.special import j1
 
-from cryolike_scipion.engine.correlation import correlate, image_orders
+from cryolike_scipion.engine.correlation import shift_factors, shifted_rows
 from cryolike_scipion.engine.image_prep import ImageSettings, soft_disc
 from cryolike_scipion.engine.likelihood import ScalePrior, log_evidence
 from cryolike_scipion.engine.pose_scores import posed_products, score_poses, shift_phase
 from cryolike_scipion.engine.rotations import matrix_from_euler
-from cryolike_scipion.engine.scoring import grid_evidence
+from cryolike_scipion.engine.scoring import astigmatic, grid_evidence
 from cryolike_scipion.engine.template_power import power_weights, ring_power, template_power
 from cryolike_scipion.engine.views import view_table
 
@@ -172,9 +172,8 @@ def _errors_of_the_kernel(structure, source, dense):
     table = view_table(rng.uniform(-180, 180, 7), rng.uniform(0, 180, 7))
     shifts = np.array([[0.0, 0.0], [8.0, 0.0], [-3.0, 5.5], [0.0, -9.0]])
     templates = comparison.bank.templates(table)
-    n_inplane = 2 * comparison.bank.n_orders + 6
-    orders = image_orders(images.matched, comparison.grid, shifts, comparison.bank.n_orders)
-    b = correlate(orders, templates.orders, n_inplane).reshape(2, 4, 7, n_inplane).numpy()
+    n_inplane = 2 * comparison.bank.basis.n_orders + 6
+    b = comparison.products(images, templates, shifts, n_inplane).numpy()
     transforms = [dense.transform(image) for image in pixels]
     errors = []
     for _ in range(40):
@@ -206,12 +205,12 @@ def test_origins_may_be_particular_to_each_image(spikes):
     comparison = Comparison(_spike_structure(spikes), optics(2, seed=5), K_MAX, BOX, double=True)
     images = comparison.images(np.random.default_rng(1).normal(size=(2, BOX, BOX)))
     own = np.array([[[1.0, 2.0], [3.0, -4.0]], [[-5.0, 0.5], [3.0, -4.0]]])
-    orders = comparison.bank.n_orders
-    together = image_orders(images.matched, comparison.grid, own, orders)
+    grid, basis = comparison.grid, comparison.bank.basis
+    together = shifted_rows(images.matched[:, None], shift_factors(grid, own, torch.float64), basis)
     for m in range(2):
-        alone = image_orders(images.matched[m : m + 1], comparison.grid, own[m], orders)
-        assert torch.allclose(together[:, 2 * m : 2 * m + 2], alone, rtol=0, atol=1e-14 * float(alone.abs().max()))
-    assert not torch.allclose(together[:, 0], together[:, 2])
+        alone = shifted_rows(images.matched[m], shift_factors(grid, own[m], torch.float64), basis)
+        assert torch.allclose(together[2 * m : 2 * m + 2], alone, rtol=0, atol=1e-14 * float(alone.abs().max()))
+    assert not torch.allclose(together[0], together[2])
 
 
 @pytest.mark.parametrize("defocus", [(7000.0, 9000.0), (24000.0, 28000.0)])
@@ -246,16 +245,15 @@ def test_single_poses_and_the_grid_give_one_score(blobs, arguments, double):
     """`score_poses` at poses of a grid against `correlate` and `grid_evidence`."""
     comparison = Comparison(blobs.structure(), arguments, K_MAX, BOX, double=double)
     images = comparison.images(_pictures(comparison, blobs).astype(np.float64 if double else np.float32))
-    bank, n_inplane = comparison.bank, 96
+    bank, n_inplane = comparison.bank, 144
     table = view_table(EULER[:, 0], EULER[:, 1])
     templates = bank.templates(table)
-    orders = image_orders(images.matched, comparison.grid, ORIGINS, bank.n_orders)
-    b = correlate(orders, templates.orders, n_inplane).reshape(3, 3, 3, n_inplane)
+    b = comparison.products(images, templates, ORIGINS, n_inplane)
     scores = grid_evidence(images, templates, PRIOR, n_inplane)
-    assert scores.depends_on_inplane  # the CTFs are astigmatic
+    assert astigmatic(images, templates) and scores.power.shape[2] == n_inplane
     rng = np.random.default_rng(0)
     o, v, g = (rng.integers(n, size=3) for n in (3, 3, n_inplane))
-    g[0] = round(96 * EULER[0, 2] / 360) % 96
+    g[0] = round(n_inplane * EULER[0, 2] / 360) % n_inplane
     o[0] = v[0] = 0
     rotations = matrix_from_euler(table.rot_deg[v], table.tilt_deg[v], 360.0 * g / n_inplane)
     single = score_poses(images, rotations, ORIGINS[o], bank, PRIOR)

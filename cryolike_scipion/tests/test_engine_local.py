@@ -1,5 +1,6 @@
 """Searches that start from input poses: local ones find the pose nearby and leave the rest alone, fixed ones score it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,15 +10,16 @@ from scipy.special import logsumexp
 
 from cryolike_scipion import parameters
 from cryolike_scipion.engine import likelihood_run
-from cryolike_scipion.engine.adaptive import integrate
 from cryolike_scipion.engine.conversion import convert
+from cryolike_scipion.engine.division import Confinement
 from cryolike_scipion.engine.errors import InputError
+from cryolike_scipion.engine.exhaustive import BlockSizes
 from cryolike_scipion.engine.likelihood import ScalePrior
+from cryolike_scipion.engine.likelihood_chunk import Scoring, _Piece
 from cryolike_scipion.engine.likelihood_setup import prepare_run
-from cryolike_scipion.engine.pose_cells import Confinement, cells_around
 from cryolike_scipion.engine.pose_scores import score_poses
+from cryolike_scipion.engine.pose_search import StructureSearch
 from cryolike_scipion.engine.rotations import distance_deg, euler_from_matrix, matrix_from_euler, random_rotations
-from cryolike_scipion.engine.shifts import grid_by_radius
 from cryolike_scipion.engine.symmetry import rotations as group_rotations
 from cryolike_scipion.engine.views import healpix_views
 
@@ -88,15 +90,11 @@ def test_views_and_inplane_angles_of_the_cone():
     """Against the definition: the turn about the view that is left after the best one."""
     rng = np.random.default_rng(3)
     rotations, table = random_rotations(4, rng), healpix_views(15.0)
-    shifts = grid_by_radius(4.0, 4.0)
-    origins = rng.normal(size=(4, 2))
-    cells, confinement = cells_around(rotations, origins, 25.0, table, shifts)
-    for i, cell in enumerate(cells):
+    confinement = Confinement(rotations, 25.0)
+    for i in range(4):
         apart = np.rad2deg(np.arccos(np.clip(table.directions() @ rotations[i, 2], -1, 1)))
-        assert np.array_equal(cell.views, np.flatnonzero(apart <= 25.0)) and len(cell.views) > 5
-        assert confinement.log_views[i] == pytest.approx(np.log(table.weights[cell.views].sum()))
-        assert np.allclose(cell.origins, origins[i] + shifts.origins)
-        at_zero = table.rotations()[cell.views]
+        at_zero = table.rotations()[apart <= 25.0]
+        assert len(at_zero) > 5
         allowed = confinement.inplane(i, at_zero, 90)
         psi = 4.0 * np.arange(90)
         posed = np.einsum("gij,vjk->vgik", matrix_from_euler(0.0, 0.0, psi), at_zero)
@@ -109,25 +107,68 @@ def test_views_and_inplane_angles_of_the_cone():
         assert (similar[allowed].min() > similar[~allowed].max() - 2.0) and allowed.any(axis=1).all()
 
 
-def test_a_range_finer_than_the_grid_keeps_the_nearest_pose():
-    table, rotation = healpix_views(30.0), random_rotations(1, np.random.default_rng(0))
-    cells, confinement = cells_around(rotation, np.zeros((1, 2)), 0.5, table, grid_by_radius(0.0, 4.0))
-    assert list(cells[0].views) == [int((table.directions() @ rotation[0, 2]).argmax())]
-    assert confinement.inplane(0, table.rotations()[cells[0].views], 8).sum() == 1
+def _searched(case, **options):
+    """Setup, images moved to their input origins and the search of the one structure."""
+    setup = _setup(case, **options)
+    images = convert(setup.particles, np.arange(COUNT), setup.settings, setup.rule, "stop").images
+    search = StructureSearch(
+        0, setup.bands, setup.levels[0], setup.division, setup.near, setup.n_inplane, setup.ring_ctf, 2.0**28
+    )
+    return setup, images, _Piece(setup, images, np.arange(COUNT)), search
+
+
+def _rows_around(case, rotations, range_deg, **options):
+    """Rows (origin, view) and ln prior of a local search of every image on its grid."""
+    setup, _, piece, search = _searched(case, levels=0, **options)
+    confinement = Confinement(rotations, range_deg)
+    scorer = search._scorers(piece.bands, [piece._moved_to(0, setup.shifts.origins)], ScalePrior(100.0, 30.0), confinement)[0]
+    return setup, confinement, [search._around(i, scorer, confinement) for i in range(len(rotations))]
+
+
+def test_rows_of_the_cone_and_their_prior(plain):
+    """Views within the range, every shift; the prior is uniform over views (by weight), allowed angles and shifts."""
+    rotations = matrix_from_euler(*poses_of(plain.star)[0].T)
+    setup, confinement, found = _rows_around(plain, rotations, 25.0)
+    table, shifts = setup.tables[0], setup.shifts
+    for i, (rows, (origin, view)) in enumerate(found):
+        inside = np.flatnonzero(np.rad2deg(np.arccos(table.directions() @ rotations[i, 2])) <= 25.0)
+        assert len(inside) > 5 and len(rows.view) == len(inside) * len(shifts)
+        assert len(set(zip(origin, view))) == len(view) and np.array_equal(np.unique(view), inside)
+        assert np.array_equal(rows.view, view) and np.array_equal(rows.origin, shifts.origins[origin])
+        allowed = confinement.inplane(i, table.rotations()[view], setup.n_inplane).sum(axis=1)
+        assert np.exp(rows.log_prior) @ allowed == pytest.approx(1.0, abs=1e-9)
+        expected = np.log(table.weights[view] / table.weights[inside].sum() / allowed / len(shifts))
+        assert rows.log_prior == pytest.approx(expected, abs=1e-9)
+        assert rows.left_log_mass == -np.inf and rows.error == 0.0
+
+
+@pytest.mark.parametrize("range_deg", [8.0, 20.0, 45.0])
+def test_the_prior_stays_normalised_when_rows_are_divided(plain, range_deg):
+    """A scale prior that is all but zero makes every log-ratio zero: the integral is the prior's sum, whatever is divided."""
+    setup, _, piece, search = _searched(plain, levels=2, local_range=range_deg)
+    search.division = replace(search.division, tolerance=-1.0)  # divide however little changes
+    scoring = Scoring(setup, [search], {}, BlockSizes(), 16)
+    found = next(piece.integrals(scoring, ScalePrior(0.0, 1e-4), lambda _: None, [None]))
+    assert np.abs(found.log).max() < 1e-3 and np.abs(found.change).max() < 1e-3
+    assert np.abs(found.mean_log).max() < 1e-3
+
+
+def test_a_range_finer_than_the_grid_keeps_the_nearest_pose(plain):
+    rotations = matrix_from_euler(*poses_of(plain.star)[0].T)
+    setup, confinement, found = _rows_around(plain, rotations, 0.5, angular_step=30.0)
+    for i, (rows, (_, view)) in enumerate(found):
+        nearest = int((setup.tables[0].directions() @ rotations[i, 2]).argmax())
+        assert set(view) == {nearest} and np.isfinite(rows.log_mass).all()
+        assert confinement.inplane(i, setup.tables[0].rotations()[[nearest]], 8).sum() == 1
 
 
 def _integrated(case, **options):
-    setup = _setup(case, **options)
-    images = convert(setup.particles, np.arange(COUNT), setup.settings, setup.rule, "stop").images
+    setup, images, piece, search = _searched(case, **options)
     angles, origins = poses_of(case.star)
-    rotations = matrix_from_euler(*angles.T)
-    cells, confinement = cells_around(rotations, origins, setup.local_range, setup.tables[0], setup.shifts)
     prior = ScalePrior(100.0, 30.0)
-    result = integrate(
-        images, cells, setup.tables[0], setup.shifts, setup.n_inplane, setup.banks[0], prior, setup.settings.grid,
-        setup.near, setup.division, confinement,
-    )  # fmt: skip
-    return setup, images, rotations, origins, prior, result
+    scoring = Scoring(setup, [search], {}, BlockSizes(), 16)
+    result = next(piece.integrals(scoring, prior, lambda _: None, [None]))
+    return setup, images, matrix_from_euler(*angles.T), origins, prior, result
 
 
 @pytest.mark.parametrize("levels", [0, 2])
@@ -139,7 +180,7 @@ def test_poses_of_the_grid_stay_within_the_range(case, levels, request):
     # A cell whose centre is inside may reach out by half its diagonal.
     cell = setup.tables[0].step_deg / np.sqrt(2) if levels else 0.0
     assert apart.max() <= 10.0 + cell and apart.min() > 0
-    free = Confinement(rotations, 10.0, np.zeros(COUNT))
+    free = Confinement(rotations, 10.0)
     for i in range(COUNT):
         rot, tilt, psi = euler_from_matrix(result.rotation[i])
         at_zero = matrix_from_euler(rot, tilt, 0.0)[None]
@@ -255,6 +296,6 @@ def test_the_truth_scores_better_than_poses_off_it(plain, tmp_path):
 
 @pytest.mark.parametrize("search", ["local", "fixed"])
 def test_particles_without_poses_are_refused(plain, tmp_path, search):
-    with pytest.raises(InputError, match=r"poses.*exhaustive"):
+    with pytest.raises(InputError, match=r"poses.*hierarchical"):
         score(tmp_path, plain.folder / "particles.star", plain.maps, search=search)
     assert not (tmp_path / "particles.star").exists()

@@ -11,11 +11,12 @@ import pytest
 import torch
 from scipy.special import gammaln, logsumexp
 
-from cryolike_scipion.engine.correlation import correlate, full_circle_orders, image_orders
+from cryolike_scipion.engine.correlation import correlate, shift_factors, shifted_rows
 from cryolike_scipion.engine.ctf import ctf
 from cryolike_scipion.engine.likelihood import ScalePrior, degrees_of_freedom, log_evidence
 from cryolike_scipion.engine.polar_grid import PolarGrid, choose_grid, gauss_radial_rule
 from cryolike_scipion.engine.polar_images import transform_to_polar
+from cryolike_scipion.engine.radial_basis import plain_basis
 from cryolike_scipion.engine.rotations import matrix_from_euler
 from cryolike_scipion.engine.slices import SliceMaker
 from cryolike_scipion.engine.structures import Structure
@@ -68,13 +69,13 @@ def powers(oracle, templates):
 @pytest.fixture(scope="module")
 def products(oracle, grid, images, templates):
     """<Y, T posed> of our kernel at the reference's poses, float64 [m, s, d, w]."""
-    orders = full_circle_orders(torch.as_tensor(templates[..., :32].copy()), 32).transpose(1, 2).contiguous()
-    origins = _our_origins(oracle)  # [d, w, 2]
+    basis = plain_basis(grid, 32, torch.complex128)
+    packed = basis.project(torch.as_tensor(templates[..., :32].copy()))
+    factors = shift_factors(grid, _our_origins(oracle).reshape(-1, 2), torch.float64)  # of d and w
     found = np.empty((4, 96, 9, N_ANGLES))
     for m, image in enumerate(images):
         matched = torch.as_tensor(oracle["ctf_mnq"][m] * image)[None, :, :32]
-        moved = image_orders(matched, grid, origins.reshape(-1, 2), 32)
-        b = correlate(moved, orders, N_ANGLES).numpy().reshape(9, N_ANGLES, 96, N_ANGLES)
+        b = correlate(shifted_rows(matched, factors, basis), packed, basis, N_ANGLES).numpy().reshape(9, N_ANGLES, 96, N_ANGLES)
         found[m] = np.einsum("dwsw->sdw", b)  # its displacement stands for another origin at every rotation
     return found
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cryolike_scipion.engine.adaptive import PoseSamples
 from cryolike_scipion.engine.likelihood import ScalePrior, log_evidence
+from cryolike_scipion.engine.pose_search import PoseSamples
 from cryolike_scipion.engine.scale_prior import PilotImage, learn_scale
 
 START = ScalePrior(0.0, 14.0)

@@ -53,7 +53,7 @@ def test_quantities_have_units(name):
 def test_defaults_are_filled_in_the_order_of_the_table():
     completed = complete("likelihood", REQUIRED)
     assert list(completed) == [parameter.name for parameter in VERBS["likelihood"]]
-    assert completed["search"] == "exhaustive"
+    assert completed["search"] == "hierarchical"
     assert completed["symmetry"] == ["C1"]
     assert completed["angular_step"] is None and completed["max_shift"] is None
     assert completed["bad_images"] == "stop"
@@ -85,7 +85,7 @@ def test_values_take_their_own_type():
     "change, words",
     [
         ({"serach": "local"}, "did you mean 'search'"),
-        ({"search": "thorough"}, "not one of exhaustive, local, fixed"),
+        ({"search": "thorough"}, "not one of hierarchical, exhaustive, local, fixed"),
         ({"max_shift": "far"}, "max_shift: a number is expected"),
         ({"max_shift": -1}, "max_shift: -1 Å is less than 0"),
         ({"max_shift": math.inf}, "finite"),
@@ -114,7 +114,7 @@ def test_unknown_verb():
 
 
 def test_hierarchical_search_is_not_offered():
-    assert get("likelihood", "search").choices == ("exhaustive", "local", "fixed")
+    assert get("likelihood", "search").choices == ("hierarchical", "exhaustive", "local", "fixed")
     with pytest.raises(KeyError):
         get("likelihood", "hierarchy")
 

@@ -8,6 +8,7 @@ from pyworkflow.object import Pointer
 
 import cryolike_scipion
 from cryolike_scipion.objects import CryolikeTemplates, SetOfCryolikeTemplates
+from cryolike_scipion.parameters import get
 from cryolike_scipion.protocols import (
     ProtCryolikeConvertParticles,
     ProtCryolikeGenerateTemplates,
@@ -85,12 +86,29 @@ def test_pixel_size_zero(project):
     assert "Structure 'map' has no pixel size" in errors(likelihood(project, zero, [volume(pixel=0.0)]))
 
 
+def search_number(name):
+    return get("likelihood", "search").choices.index(name)
+
+
+def test_the_hierarchical_search_is_offered_first_and_chosen(project, particles):
+    protocol = likelihood(project, particles)
+    assert protocol.search.get() == 0 == search_number("hierarchical")
+    assert protocol.getParam("search").choices == list(get("likelihood", "search").choices)
+    assert errors(protocol) == ""
+    assert {"max_shift", "angular_step", "levels"} <= set(protocol._parameterNames())
+    assert "local_range" not in protocol._parameterNames()
+
+
+def test_scores_by_view_or_shift_are_of_an_exhaustive_search(project, particles):
+    template = get("likelihood", "keep").choices.index("template")
+    assert "exhaustive search only" in errors(likelihood(project, particles, keep=template))
+    assert errors(likelihood(project, particles, keep=template, search=search_number("exhaustive"))) == ""
+
+
 @pytest.mark.parametrize("search", ["local", "fixed"])
 def test_searches_that_start_from_poses_need_them(project, particles, search):
-    from cryolike_scipion.parameters import get
-
-    number = get("likelihood", "search").choices.index(search)
-    assert "projection alignment, or the exhaustive search" in errors(likelihood(project, particles, search=number))
+    number = search_number(search)
+    assert "projection alignment, or the hierarchical search" in errors(likelihood(project, particles, search=number))
     posed = make_particles("posed.sqlite", [("stack.mrcs", 3)], posed=True)
     assert errors(likelihood(project, posed, search=number)) == ""
 
@@ -156,7 +174,7 @@ def test_the_parameters_of_a_form_follow_its_conditions(project, particles):
     assert "symmetry" in protocol._parameterNames()
     protocol.inputStructures.set([Pointer(AtomStruct(filename="m.pdb"))])
     assert "atom_model" in protocol._parameterNames()
-    protocol.search.set(2)
+    protocol.search.set(search_number("fixed"))
     assert "max_shift" not in protocol._parameterNames()
 
 
