@@ -62,7 +62,7 @@ def test_division_of_cells_converges_to_a_fine_exhaustive_search(faint):
     assert (found[3].mean_log > found[3].log + 1.0).all()  # information is gained
     for i, one in enumerate(found[1:]):
         exact_best = score_poses(faint.images.take(slice(0, 3)), one.rotation, one.origin, faint.bank, faint.prior)
-        assert np.abs(exact_best.log_ratio - one.best).max() < 1.0, i  # <T,T> averaged over psi
+        assert np.abs(exact_best.log_ratio - one.best).max() < 0.05, i  # but for ln of <T,T>'s change with psi
     assert (distance_deg(found[3].rotation, faint.rotations[:3]) < 15).all()
 
 
@@ -99,9 +99,9 @@ def test_no_division_scores_the_cells_as_they_are(faint, faint_scores):
     found = faint.integrate(3, 0, samples=40)
     assert np.abs(found.log - faint_scores.integrated.numpy()).max() < 1e-6
     assert np.abs(found.mean_log - faint_scores.mean_log.numpy()).max() < 1e-4
-    # The kept samples are the heaviest poses of the tensor, astigmatism included; the best pose has <T,T> averaged over psi.
+    # The kept samples are the heaviest poses of the tensor, astigmatism included.
     logs, _ = faint.tensor(faint.images.take(slice(0, 3)))
-    assert np.abs(found.best - logs.reshape(3, -1).max(axis=1)).max() < 2.5
+    assert np.abs(found.best - logs.reshape(3, -1).max(axis=1)).max() < 0.03
     weighted = (logs + faint.log_prior()).reshape(3, -1)
     for i, sample in enumerate(found.samples):
         c, n = float(faint.images.projected_power[i]), float(faint.images.dof[i])

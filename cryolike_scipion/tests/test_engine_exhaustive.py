@@ -39,9 +39,8 @@ def test_the_plain_search_is_the_sum_over_all_poses(noisy, monkeypatch):
     weighted = logs + noisy.log_prior()
     # The normal limit of Student's t and float32 make up the tolerance.
     assert np.abs(scores.integrated.numpy() - logsumexp(weighted, axis=(1, 2, 3))).max() < 2e-3
-    # The best of the grid has <T,T> averaged over psi (3 % for these CTFs): 1.8 nat of 60. Refined poses have
-    # their own.
-    assert np.abs(scores.best.numpy() - logs.max(axis=(1, 2, 3))).max() < 2.5
+    # Half the logarithm of <T,T>'s change with psi, 3 % for these CTFs, is left out of the choice of the pose.
+    assert np.abs(scores.best.numpy() - logs.max(axis=(1, 2, 3))).max() < 0.03
     rows, by_row = noisy.row_masses(scores), logsumexp(weighted, axis=3).transpose(0, 2, 1)
     for axes in ((), (1,), (2,)):  # of every row, view and shift
         found, exact = (logsumexp(v, axis=axes) if axes else v for v in (rows, by_row))
@@ -54,11 +53,8 @@ def test_the_plain_search_is_the_sum_over_all_poses(noisy, monkeypatch):
         assert (np.diff(heavy["log_mass"]) <= 0).all()
         moment = np.exp(heavy["log_mass"] - logsumexp(heavy["log_mass"])) * heavy["mean_log"]
         assert np.abs(moment - exact[heavy["row"]]).max() < 0.02
-    best = logs.transpose(0, 2, 1, 3).reshape(COUNT, -1).argmax(axis=1)
-    o, v, g = np.unravel_index(best, (len(noisy.shifts), len(noisy.table), noisy.inplane))
-    # Astigmatism moves <T,T> a little with psi, which the choice of the angle leaves out: a step at most.
-    assert np.array_equal(v, scores.view.numpy()) and np.array_equal(o, scores.shift.numpy())
-    assert np.abs((g - scores.inplane.numpy() + 2) % noisy.inplane - 2).max() <= 1
+    chosen = logs[np.arange(COUNT), scores.view.numpy(), scores.shift.numpy(), scores.inplane.numpy()]
+    assert (logs.max(axis=(1, 2, 3)) - chosen).max() < 0.03
 
 
 def test_the_rows_that_are_named_are_the_heaviest():
@@ -144,13 +140,12 @@ def test_the_compressed_sampled_search_is_that_of_the_plain_path(snr, sparse):
     plain.inplane = inplane
     exact, found = plain.search(images[0], screen=False), fast.search(images[1])
     assert np.abs(found.integrated.numpy() - exact.integrated.numpy()).max() < 0.01
-    # The pose that was chosen has, in float64, a score within 0.01 nat of the best (with <T,T> averaged over psi).
-    b = plain.comparison.products(images[0], plain.templates, plain.shifts.origins, inplane)
-    known = exhaustive.grid_evidence(images[0], plain.templates, plain.prior, inplane, exact=False)
-    logs = known.evidence.expand((slice(None), None)).log_ratio(b - known.offset[:, None])
-    at = logs[torch.arange(COUNT), found.shift, found.view, found.inplane]
-    assert float((logs.flatten(1).amax(dim=1) - at).max()) < 0.01
-    assert float((exact.best - logs.flatten(1).amax(dim=1)).abs().max()) < 1e-6
+    # The pose that was chosen is, in float64, as good as the one that the plain path chooses.
+    logs, _ = plain.tensor(images[0])
+    i = np.arange(COUNT)
+    ours, theirs = (logs[i, s.view.numpy(), s.shift.numpy(), s.inplane.numpy()] for s in (found, exact))
+    assert (theirs - ours).max() < 0.01 and (logs.max(axis=(1, 2, 3)) - ours).max() < 0.04
+    assert np.abs(found.best.numpy() - exact.best.numpy()).max() < 0.01
 
 
 def test_block_sizes_do_not_change_results(noisy, noisy_scores):

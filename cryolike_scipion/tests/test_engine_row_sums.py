@@ -49,9 +49,22 @@ def test_angles_that_are_not_allowed_are_left_out():
     allowed = torch.tensor(rng.uniform(size=b.shape) < 0.3)
     logs = _rows(prior, 1200.0).log_ratio(b)
     reference = logs.amax(dim=1)
-    sums, _ = sum_rows(b, _rows(prior, 1200.0), reference, allowed)
+    sums, _ = sum_rows(b, _rows(prior, 1200.0), reference, allowed=allowed)
     direct = torch.where(allowed, torch.exp(logs - reference[:, None]), 0.0)
     assert torch.log(sums.mass / direct.sum(dim=1)).abs().max() < 1e-4
     assert ((sums.first_moment - (direct * logs).sum(dim=1)) / sums.mass).abs().max() < 1e-3
     whole, _ = sum_rows(b, _rows(prior, 1200.0), reference)
     assert (whole.mass > 1.5 * sums.mass).all()
+
+
+@pytest.mark.parametrize("centre", [2.0, 60.0])
+def test_a_factor_of_every_angle_multiplies_the_evidence(centre):
+    prior, rng = ScalePrior(0.0, 20.0), np.random.default_rng(6)
+    b = torch.tensor(centre + 6.0 * rng.normal(size=(5, 48)))
+    turn = torch.tensor(rng.uniform(0.97, 1.03, b.shape))
+    logs = _rows(prior, 1200.0).log_ratio(b) + torch.log(turn)
+    reference = logs.amax(dim=1)
+    direct = torch.exp(logs - reference[:, None])
+    sums, _ = sum_rows(b, _rows(prior, 1200.0), reference, turn)
+    assert torch.log(sums.mass / direct.sum(dim=1)).abs().max() < 1e-3
+    assert ((sums.first_moment - (direct * logs).sum(dim=1)) / sums.mass).abs().max() < 0.02  # up to the factor's logarithm
