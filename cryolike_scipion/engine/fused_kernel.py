@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -243,13 +244,15 @@ def triton_scores(rows: Tensor, templates: Tensor, layout: PackedBasis, scores: 
     found = FusedScores(floats[0], torch.empty(n_rows, n_views, dtype=torch.int32, device=device), *floats[1:])
     views_at_once = min(_MOST_VIEWS, _PAIR_ANGLES // (_ROWS * layout.part))
     grid = (-(-n_rows // _ROWS) * -(-n_views // views_at_once),)
-    _kernel().score_tiles[grid](
-        rows, rows.stride(0), templates, templates.stride(0), layout.size, layout.starts, layout.widths, layout.n_even,
-        len(layout.starts), layout.waves, layout.waves.stride(0), layout.waves.shape[2], fields, turns,
-        found.best, found.inplane, found.log_mass, found.mean_log, n_rows, n_views, per_image, layout.n_half,
-        SLOTS=_SLOTS, CHUNK=_CHUNK, ROWS=_ROWS, VIEWS=views_at_once, PART=layout.part, TURNING=turn is not None,
-        PRECISION=_precision(device), num_warps=_WARPS, num_stages=2, enable_fp_fusion=True,
-    )  # fmt: skip
+    # Triton launches on the current device, which need not be the tensors'.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        _kernel().score_tiles[grid](
+            rows, rows.stride(0), templates, templates.stride(0), layout.size, layout.starts, layout.widths, layout.n_even,
+            len(layout.starts), layout.waves, layout.waves.stride(0), layout.waves.shape[2], fields, turns,
+            found.best, found.inplane, found.log_mass, found.mean_log, n_rows, n_views, per_image, layout.n_half,
+            SLOTS=_SLOTS, CHUNK=_CHUNK, ROWS=_ROWS, VIEWS=views_at_once, PART=layout.part, TURNING=turn is not None,
+            PRECISION=_precision(device), num_warps=_WARPS, num_stages=2, enable_fp_fusion=True,
+        )  # fmt: skip
     return found
 
 
