@@ -304,8 +304,9 @@ _LIKELIHOOD = (
              "by 'cryolike-scipion templates'."),
     _LABELS, _SYMMETRY,
     Parameter(
-        "search", "choice", default="exhaustive", choices=("exhaustive", "local", "fixed"),
-        help="exhaustive: all views, in-plane angles and shifts, then finer where the likelihood is; local: "
+        "search", "choice", default="hierarchical", choices=("hierarchical", "exhaustive", "local", "fixed"),
+        help="hierarchical: over all poses, from coarse to fine, closer where the likelihood can be; "
+             "exhaustive: every view, in-plane angle and shift, then finer where the likelihood is; local: "
              "around the poses that the particles have; fixed: only score the poses that the particles "
              "have."),
     Parameter(

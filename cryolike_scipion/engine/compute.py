@@ -8,6 +8,8 @@ import torch
 
 from .errors import InputError
 
+_threads: Optional[int] = None
+
 
 def choose_device(name: str) -> str:
     """Return the torch name of the device that `name` stands for.
@@ -53,8 +55,16 @@ def available_threads() -> int:
 
 
 def use_threads(count: Optional[int]) -> int:
-    """Make torch and the libraries loaded after it use `count` threads; return the number used."""
-    count = available_threads() if count is None else count
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
-    torch.set_num_threads(count)
-    return count
+    """Let the engine work in `count` threads (all that are available for None); return the number.
+
+    torch's own operations get one thread each: see :mod:`cryolike_scipion.engine.workers`.
+    """
+    global _threads
+    _threads = available_threads() if count is None else count
+    torch.set_num_threads(1)
+    return _threads
+
+
+def thread_count() -> int:
+    """Number of threads that the engine works in: of the last `use_threads`, else all that are available."""
+    return available_threads() if _threads is None else _threads

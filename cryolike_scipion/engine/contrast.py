@@ -6,26 +6,27 @@ import dataclasses
 
 import numpy as np
 
+from .bands import band_images
 from .conversion import convert
-from .exhaustive import BlockSizes, search_grid
 from .likelihood import ScalePrior
 from .likelihood_setup import Setup
 from .polar_images import PolarImages
+from .pose_search import StructureSearch
+from .row_scores import MovedImages, RowScorer
 
 __all__ = ["inverted_share"]
 
 _IMAGES, _FEWEST = 24, 12
 
 
-def inverted_share(setup: Setup, templates, blocks: BlockSizes) -> float | None:
-    """Share of a few particles that the first structure explains better with inverted contrast, over all poses of the grid.
+def inverted_share(setup: Setup, search: StructureSearch) -> float | None:
+    """Share of a few particles that a structure explains better with inverted contrast, over all poses of the coarsest level.
 
     Parameters
     ----------
     setup : Setup
-    templates : Templates
-        Of the first structure and its table.
-    blocks : BlockSizes
+    search : StructureSearch
+        Of the first structure.
 
     Returns
     -------
@@ -39,8 +40,12 @@ def inverted_share(setup: Setup, templates, blocks: BlockSizes) -> float | None:
     images = converted.images
     if images is None or len(images) < _FEWEST:
         return None
-    images = setup.behind_mask(0, images, rows[converted.usable])
-    upright, inverted = (_integrated(setup, some, templates, blocks) for some in (images, _negative(images)))
+    rows, settings = rows[converted.usable], setup.settings
+    images = setup.behind_mask(0, images, rows)
+    band = setup.bands[0]
+    if len(setup.bands) > 1:
+        images = band_images(images, settings.grid, band, setup.particles, rows, settings.images, settings.window)
+    upright, inverted = (_integrated(setup, search, some) for some in (images, _negative(images)))
     return float((inverted > upright).mean())
 
 
@@ -48,16 +53,10 @@ def _negative(images: PolarImages) -> PolarImages:
     return dataclasses.replace(images, matched=-images.matched, cross_power=-images.cross_power)
 
 
-def _integrated(setup: Setup, images: PolarImages, templates, blocks: BlockSizes) -> np.ndarray:
-    """ln of the evidence over the grid with a flat scale, which does not know how strong the contrast should be."""
-    scores = search_grid(
-        images,
-        templates,
-        setup.tables[0].weights,
-        setup.shifts,
-        setup.n_inplane,
-        ScalePrior(flat=True),
-        setup.settings.grid,
-        blocks,
-    )
-    return scores.integrated.cpu().numpy()
+def _integrated(setup: Setup, search: StructureSearch, images: PolarImages) -> np.ndarray:
+    """ln of the evidence over the coarsest level with a flat scale, which does not know how strong the contrast should be."""
+    level, band = search.levels[0], setup.bands[0]
+    moved = MovedImages(images, band, level.shifts.origins)
+    scorer = RowScorer(images, moved, band, search.templates(0), ScalePrior(flat=True), band.n_inplane)
+    origin, view = (a.ravel() for a in np.indices((len(level.shifts), len(level.table))))
+    return np.array([np.logaddexp.reduce(scorer.sums(i, origin, view).log_mass) for i in range(len(images))])

@@ -1,8 +1,8 @@
 """Inner products of images with templates over all in-plane rotations: half orders, a product per order, one inverse FFT.
 
 ``b(psi) = Re Σ_n w_n mean_theta conj(G(k_n, theta)) T(k_n, theta + psi) = Σ_q X_q exp(i q psi)`` with
-``X_q = Σ_n w_n conj(G_nq) T_nq`` and ``X_-q = conj X_q``: orders q >= 0 suffice. Arrays are order-major,
-``[q, row, n] x [q, n, view]``, so that each order is one dense complex product.
+``X_q = Σ_n w_n conj(G_nq) T_nq`` and ``X_-q = conj X_q``: orders q >= 0 suffice, and the sum over radii is one over the few
+functions of a `RadialBasis`. Of images the conjugate is stored.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from .polar_grid import PolarGrid
+from .radial_basis import RadialBasis
 from .template_power import PowerRule, ring_power
 
-__all__ = ["Templates", "correlate", "full_circle_orders", "image_orders", "make_templates"]
+__all__ = ["Templates", "correlate", "correlate_pairs", "make_templates", "shift_factors", "shifted_rows"]
 
 
 @dataclass(frozen=True)
@@ -25,84 +26,96 @@ class Templates:
 
     Attributes
     ----------
-    orders : complex64 [v, q, n]
-        Angular orders 0 … Q; view-major so that a few views can be taken without a copy of the rest.
-    zeroth : float32 [v, n]
+    rows : complex Tensor [v, K]
+        Coefficients in the radial basis.
+    zeroth : real Tensor [v, n]
         Ring means (order 0, real).
     power : complex64 [v, p, j]
         From `ring_power`.
     """
 
-    orders: Tensor
+    rows: Tensor
     zeroth: Tensor
     power: Tensor
 
     def __len__(self) -> int:
-        return len(self.orders)
+        return len(self.rows)
 
     def take(self, index) -> Templates:
-        return Templates(self.orders[index], self.zeroth[index], self.power[index])
+        return Templates(self.rows[index], self.zeroth[index], self.power[index])
+
+    @classmethod
+    def join(cls, parts: list[Templates]) -> Templates:
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("rows", "zeroth", "power")))
 
 
-def full_circle_orders(half: Tensor, n_orders: int) -> Tensor:
-    """Angular orders 0 … n_orders - 1 of a real image's transform given on the half circle.
-
-    ``F_q = mean_theta F(theta) exp(-i q theta)``: [..., n_orders] from [..., W/2]; the other half circle is the
-    conjugate.
-    """
-    count = 2 * half.shape[-1]
-    if n_orders > count // 2:
-        raise ValueError(f"{n_orders} orders need at least {2 * n_orders} angles, not {count}")
-    return torch.fft.fft(torch.cat([half, half.conj()], dim=-1), dim=-1, norm="forward")[..., :n_orders]
-
-
-def make_templates(slices: Tensor, rule: PowerRule, n_orders: int) -> Templates:
+def make_templates(slices: Tensor, rule: PowerRule, basis: RadialBasis) -> Templates:
     """Pack half-circle slices [v, n, W/2]."""
-    orders = full_circle_orders(slices, n_orders)
-    return Templates(
-        orders=orders.transpose(1, 2).contiguous(),
-        zeroth=orders[..., 0].real.contiguous(),
-        power=ring_power(rule, slices),
-    )
+    return Templates(rows=basis.project(slices), zeroth=slices.real.mean(dim=-1), power=ring_power(rule, slices))
 
 
-def image_orders(matched: Tensor, grid: PolarGrid, origins: np.ndarray, n_orders: int) -> Tensor:
-    """Orders of the images moved by every origin: complex [q, m·o, n], conjugated and weighted.
+def shift_factors(grid: PolarGrid, origins: np.ndarray, dtype: torch.dtype, device="cpu") -> Tensor:
+    """``exp(-2 pi i k . origin)``, which moves an image to its origin: complex [..., n, W/2] from origins [..., 2] in Å."""
+    theta = torch.as_tensor(grid.angles_half, device=device)
+    shifts = torch.as_tensor(np.asarray(origins), dtype=torch.float64, device=device)
+    along = (-2 * torch.pi * (shifts[..., :1] * torch.cos(theta) + shifts[..., 1:] * torch.sin(theta))).to(dtype)
+    phase = torch.as_tensor(grid.radii, dtype=dtype, device=device)[:, None] * along[..., None, :]
+    return torch.complex(torch.cos(phase), torch.sin(phase))
+
+
+def shifted_rows(matched: Tensor, factors: Tensor, basis: RadialBasis) -> Tensor:
+    """Conjugated coefficients of moved images.
 
     Parameters
     ----------
-    matched : complex Tensor [m, n, W/2]
+    matched : complex Tensor [..., n, W/2]
         From `PolarImages`.
-    origins : float64 [o, 2] or [m, o, 2]
-        Origins (Å), common to all images or particular to each.
+    factors : complex Tensor [..., n, W/2]
+        From `shift_factors`; broadcast against ``matched``.
+
+    Returns
+    -------
+    complex Tensor [r, K], r the product of the leading (broadcast) axes
     """
-    points = torch.as_tensor(grid.points_half(), device=matched.device)
-    shifts = torch.as_tensor(np.asarray(origins), dtype=points.dtype, device=matched.device)
-    phase = -2 * torch.pi * torch.einsum("nwx,...ox->...onw", points, shifts)
-    real = matched.real.dtype
-    factor = torch.polar(torch.ones((), dtype=real, device=matched.device), phase.to(real))
-    moved = matched[:, None] * factor
-    orders = full_circle_orders(moved, n_orders).conj()
-    orders = orders * torch.as_tensor(grid.weights, dtype=real, device=matched.device)[:, None]
-    images, count = moved.shape[:2]
-    return orders.permute(3, 0, 1, 2).reshape(n_orders, images * count, grid.n_radii)
+    return basis.project((matched * factors).flatten(0, -3)).conj_physical()
 
 
-def correlate(images: Tensor, templates: Tensor, n_inplane: int) -> Tensor:
-    """b for every row, view and in-plane angle 2 pi j / n_inplane.
+def correlate(images: Tensor, templates: Tensor, basis: RadialBasis, n_inplane: int) -> Tensor:
+    """b for every row of images, view and in-plane angle 2 pi j / n_inplane.
 
     Parameters
     ----------
-    images : complex Tensor [q, r, n]
-        From `image_orders`.
-    templates : complex Tensor [v, q, n]
-        `Templates.orders`.
+    images : complex Tensor [r, K]
+        From `shifted_rows`.
+    templates : complex Tensor [v, K]
+        `Templates.rows`.
+    basis : RadialBasis
     n_inplane : int
-        At least 2 Q + 2 angles.
+        At least 2 n_orders angles, even.
 
     Returns
     -------
     real Tensor [r, v, n_inplane]
     """
-    products = torch.bmm(images, templates.permute(1, 2, 0))
-    return torch.fft.irfft(products.permute(1, 2, 0).contiguous(), n=n_inplane, dim=-1, norm="forward")
+    rows, views = len(images), len(templates)
+    spectrum = images.new_empty(rows * views, n_inplane // 2 + 1)
+    spectrum[:, basis.n_orders :] = 0
+    # A little more than a power of two from order to order: the transposition would else fall on few sets of the cache.
+    products = images.new_empty(basis.n_orders, rows * views + 8)[:, : rows * views]
+    for block in basis.blocks:
+        own = products[block.first : block.first + block.count].unflatten(1, (rows, views))
+        torch.bmm(block.of(images), block.of(templates).mT, out=own)
+    spectrum[:, : basis.n_orders] = products.T
+    return torch.fft.irfft(spectrum, n=n_inplane, dim=-1, norm="forward").unflatten(0, (rows, views))
+
+
+def correlate_pairs(images: Tensor, templates: Tensor, basis: RadialBasis, n_inplane: int) -> Tensor:
+    """b [r, n_inplane] of row r of the images [r, K] with row r of the templates [r, K]."""
+    products = images * templates
+    spectrum = images.new_zeros(len(images), n_inplane // 2 + 1)
+    for block in basis.blocks:
+        own = products[:, block.place].unflatten(1, (block.count, block.rank))
+        torch.sum(own, dim=2, out=spectrum[:, block.first : block.first + block.count])
+    return torch.fft.irfft(spectrum, n=n_inplane, dim=-1, norm="forward")

@@ -1,6 +1,6 @@
 """Every view, in-plane angle and shift of a grid, in one streaming pass with bounded memory.
 
-For a block of images and a block of views all inner products come from `correlate`. The best pose is kept, and the
+For a block of images, shifts and views all inner products come from `correlate`. The best pose is kept, and the
 masses of every view and of every shift are summed in float64; see `row_sums` for what is left out and how it is measured.
 """
 
@@ -13,24 +13,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .correlation import Templates, correlate, image_orders
+from .correlation import Templates, correlate, shift_factors, shifted_rows
 from .likelihood import ScalePrior
 from .optima import Optima
 from .polar_grid import PolarGrid
 from .polar_images import PolarImages
-from .row_sums import SURE, pick_rows, sum_rows
+from .radial_basis import RadialBasis
+from .row_sums import SURE, pick_rows, sampling_interval, sum_rows
 from .scoring import GridEvidence, grid_evidence
 from .shifts import ShiftGrid
 
 __all__ = ["BlockSizes", "GridScores", "search_grid"]
 
+_NOTICED = 1e-7  # share of the mass from which on a row is named
+_ROWS, _ITEMS = 112, 3000  # rows of images x shifts, and rows x views, at a time: more would leave the cache
+
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """How many images and views are compared at a time."""
+    """How many images and views are compared at a time; None: as many as the cache holds."""
 
-    images: int = 8
-    views: int = 128
+    images: int | None = None
+    views: int | None = None
+
+    def fit(self, shifts: int) -> tuple[int, int, int]:
+        """Images, shifts and views of a block for a number of shifts."""
+        images = self.images or max(1, min(64, _ROWS // shifts))
+        some = min(shifts, max(1, _ROWS // images))
+        return images, some, self.views or max(16, _ITEMS // (images * some))
 
 
 @dataclass
@@ -40,17 +50,21 @@ class GridScores:
     Attributes
     ----------
     best : float64 [m]
-        Largest log-likelihood ratio, with <T,T> averaged over in-plane angles (it differs where the CTF is astigmatic).
+        Largest log-ratio.
     view, shift, inplane : int64 [m]
         Where it is.
+    scale : float64 [m]
+        Posterior mean of the scale there.
     reference : float64 [m]
         The sums below are relative to ``exp(reference)``.
-    view_mass : float64 [m, v]
-        ``Σ_{o,g} prior · evidence/null`` of each view, prior normalised over the whole grid.
-    view_moment : float64 [m, v]
+    mass : float64 [m]
+        ``Σ prior · evidence/null`` over all poses, prior normalised over the whole grid.
+    moment : float64 [m]
         The same sum with every term times its log-ratio.
-    shift_mass : float64 [m, o]
-        The mass by shift.
+    power : float64 [m]
+        Mean <T,T>.
+    heavy : list of dict
+        For each image the rows that hold most: ``row`` (shift · V + view, int64), ``log_mass`` and ``mean_log`` (float64).
     optima : Optima or None
     """
 
@@ -58,41 +72,32 @@ class GridScores:
     view: Tensor
     shift: Tensor
     inplane: Tensor
+    scale: Tensor
     reference: Tensor
-    view_mass: Tensor
-    view_moment: Tensor
-    shift_mass: Tensor
+    mass: Tensor
+    moment: Tensor
+    power: Tensor
+    heavy: list[dict[str, np.ndarray]]
     optima: Optima | None = None
 
     @classmethod
-    def empty(cls, images: int, views: int, shifts: int, device, optima: Optima | None = None) -> GridScores:
-        lowest = torch.full((images,), float("-inf"), dtype=torch.float64, device=device)
+    def empty(cls, images: int, device, optima: Optima | None = None) -> GridScores:
+        zeros = torch.zeros(images, dtype=torch.float64, device=device)
+        lowest = torch.full_like(zeros, float("-inf"))
         position = torch.zeros(images, dtype=torch.int64, device=device)
-        by_view = torch.zeros(images, views, dtype=torch.float64, device=device)
-        by_shift = torch.zeros(images, shifts, dtype=torch.float64, device=device)
-        return cls(
-            lowest, position, position.clone(), position.clone(), lowest.clone(), by_view, by_view.clone(), by_shift, optima
-        )
-
-    @property
-    def log_mass(self) -> Tensor:
-        """ln of the mass of each view, float64 [m, v]; -inf where no row was summed."""
-        return torch.log(self.view_mass) + self.reference[:, None]
-
-    @property
-    def mean_log(self) -> Tensor:
-        """Posterior mean of the log-ratio inside each view, float64 [m, v]; 0 where no row was summed."""
-        return torch.where(self.view_mass > 0, self.view_moment / self.view_mass, self.view_mass.new_zeros(()))
-
-    @property
-    def shift_log_mass(self) -> Tensor:
-        """ln of the mass of each shift, float64 [m, o]."""
-        return torch.log(self.shift_mass) + self.reference[:, None]
+        places = (position, position.clone(), position.clone())
+        sums = (zeros, lowest.clone(), zeros.clone(), zeros.clone(), zeros.clone())
+        return cls(lowest, *places, *sums, [{} for _ in range(images)], optima)
 
     @property
     def integrated(self) -> Tensor:
         """ln of the whole sum, float64 [m]."""
-        return torch.log(self.view_mass.sum(dim=1)) + self.reference
+        return torch.log(self.mass) + self.reference
+
+    @property
+    def mean_log(self) -> Tensor:
+        """Posterior mean of the log-ratio, float64 [m]."""
+        return self.moment / self.mass
 
 
 def search_grid(
@@ -103,9 +108,11 @@ def search_grid(
     n_inplane: int,
     prior: ScalePrior,
     grid: PolarGrid,
+    basis: RadialBasis,
     blocks: BlockSizes = BlockSizes(),
     screen: bool = True,
     optima: Optima | None = None,
+    most_heavy: int = 4096,
     tick: Callable[[int], None] | None = None,
 ) -> GridScores:
     """Score every pose of the grid.
@@ -122,85 +129,155 @@ def search_grid(
         Number of in-plane angles.
     prior : ScalePrior
     grid : PolarGrid
+    basis : RadialBasis
+        Of the templates.
     blocks : BlockSizes
     screen : bool
-        Sum only a sample of the rows that cannot matter; off, every row is summed (the plain path).
+        Sum only a part of the rows that cannot matter; off, every row is summed (the plain path).
     optima : Optima, optional
         Collects best values by view, shift or rotation.
+    most_heavy : int
+        Rows to name for each image.
     tick : callable, optional
         Called with the number of images of each finished block.
     """
     device = images.matched.device
-    result = GridScores.empty(len(images), len(templates), len(shifts), device, optima)
-    log_weights = torch.log(torch.as_tensor(view_weights, dtype=torch.float64, device=device))
-    for start in range(0, len(images), blocks.images):
-        rows = slice(start, min(start + blocks.images, len(images)))
-        some = images.take(rows)
-        orders = image_orders(some.matched, grid, shifts.origins, templates.orders.shape[1])
-        for first in range(0, len(templates), blocks.views):
-            views = slice(first, min(first + blocks.views, len(templates)))
+    result = GridScores.empty(len(images), device, optima)
+    size = len(shifts) * len(templates)
+    log_prior = torch.log(torch.as_tensor(view_weights, dtype=torch.float64, device=device))
+    log_prior -= float(np.log(len(shifts) * n_inplane))
+    interval = sampling_interval(len(templates) * len(shifts)) if screen else 1
+    per_image, per_shift, per_view = blocks.fit(len(shifts))
+    factors = shift_factors(grid, shifts.origins, images.matched.real.dtype, device)
+    for start in range(0, len(images), per_image):
+        some = images.take(slice(start, start + per_image))
+        heavy: list[tuple[Tensor, ...]] = []
+        rows = torch.cat([
+            shifted_rows(some.matched[:, None], factors[o : o + per_shift], basis).unflatten(0, (len(some), -1))
+            for o in range(0, len(shifts), per_shift)
+        ], dim=1)  # fmt: skip
+        for first in range(0, len(templates), per_view):
+            views = slice(first, first + per_view)
             part = templates.take(views)
-            b = correlate(orders, part.orders, n_inplane)
-            b = b.view(len(some), len(shifts), len(part), n_inplane)
             scores = grid_evidence(some, part, prior, n_inplane)
-            if optima is not None:
-                optima.update(start, first, b, scores, some)
-            _absorb(result, rows, first, b, scores, log_weights[views], screen)
+            for offset in range(0, len(shifts), per_shift):
+                own = rows[:, offset : offset + per_shift]
+                b = correlate(own.flatten(0, 1), part.rows, basis, n_inplane).unflatten(0, own.shape[:2])
+                if optima is not None:
+                    optima.update(start, offset, first, b, scores, some)
+                found = _absorb(result, (start, offset, first), b, scores, log_prior[views], interval, size)
+                heavy.append(_heavy(result, (start, offset, first), *found, len(templates)))
+        _keep_heavy(result, start, len(some), heavy, most_heavy)
         if tick is not None:
             tick(len(some))
     return result
 
 
 def _absorb(
-    result: GridScores, rows: slice, first: int, b: Tensor, scores: GridEvidence, log_weights: Tensor, screen: bool
-) -> None:
-    """Fold one block of raw inner products [m, o, v, g] into the result."""
-    _, o, _, g = b.shape
-    highest = b.amax(dim=3) - scores.offset.transpose(1, 2)
-    # Where <T,T> does not depend on psi the score rises with b: its maximum over psi is at the largest b.
-    peak = scores.mean_evidence.log_ratio(highest.transpose(1, 2)).transpose(1, 2)
-    _absorb_best(result, rows, first, peak, b)
-    log_prior = log_weights - float(np.log(o * g))
-    weighted = peak + log_prior.to(peak)
-    known = torch.log(result.view_mass[rows].sum(dim=1)) + result.reference[rows]
-    known = torch.maximum(known, torch.logsumexp(weighted.flatten(1).double(), dim=1)).to(peak)
-    # A row of N holds at most exp(peak)/N, so that sampling those below sqrt(N) exp(known - SURE) adds little noise.
-    threshold = known + 0.5 * float(np.log(o * result.view_mass.shape[1])) - SURE
-    (mi, oi, vi), stands_for = pick_rows(peak, threshold[:, None, None], screen)
-    reference = torch.maximum(result.reference[rows], peak.flatten(1).amax(dim=1).double())
-    _raise_reference(result, rows, reference)
-    batch = max(1, 2**23 // g)
-    for begin in range(0, len(mi), batch):
-        part = slice(begin, begin + batch)
-        im, io, iv = mi[part], oi[part], vi[part]
-        values = b[im, io, iv] - scores.offset[im, iv]
-        sums, _ = sum_rows(values, scores.evidence.expand((im, iv)), reference[im].to(values))
-        mass = sums.mass * stands_for[part] * torch.exp(log_prior[iv])
-        moment = sums.first_moment * stands_for[part] * torch.exp(log_prior[iv])
-        result.view_mass.view(-1).index_add_(0, (im + rows.start) * result.view_mass.shape[1] + iv + first, mass)
-        result.view_moment.view(-1).index_add_(0, (im + rows.start) * result.view_mass.shape[1] + iv + first, moment)
-        result.shift_mass.view(-1).index_add_(0, (im + rows.start) * o + io, mass)
+    result: GridScores,
+    corner: tuple[int, int, int],
+    b: Tensor,
+    scores: GridEvidence,
+    log_prior: Tensor,
+    interval: int,
+    size: int,
+) -> tuple[Tensor, Tensor]:
+    """Fold one block of raw inner products [m, o, v, g], whose first image, shift and view are given, into the result.
+
+    Returns masses (relative to the reference) and moments of its rows, float64 [m, o, v].
+    """
+    m, o, v, g = b.shape
+    rows = slice(corner[0], corner[0] + m)
+    known = scores.take((slice(None), None))  # [m, 1, v, …]
+    effective = known.effective(b) if known.turn is not None else b
+    highest = effective.amax(dim=3, keepdim=True)
+    if known.turn is None:
+        highest = highest - known.offset
+    peak = known.evidence.log_ratio(highest)[..., 0]
+    top, row = peak.flatten(1).max(dim=1)
+    better = top.double() > result.best[rows]
+    if bool(better.any()):
+        image = torch.arange(m, device=row.device)
+        inplane = effective.flatten(1, 2)[image, row].argmax(dim=1)
+        scale = scores.evidence.expand((image, row % v)).scale(highest.flatten(1)[image, row][:, None])[:, 0]
+        for target, value in (
+            (result.best, top.double()),
+            (result.view, row % v + corner[2]),
+            (result.shift, row // v + corner[1]),
+            (result.inplane, inplane),
+            (result.scale, scale.double()),
+        ):
+            target[rows] = torch.where(better, value, target[rows])
+    result.power[rows] += scores.power.mean(dim=2).sum(dim=1).double() * (o / size)
+    _raise_reference(result, rows, torch.maximum(result.reference[rows], top.double()))
+    reference = result.reference[rows]
+    weighted = torch.exp((peak - reference.to(peak)[:, None, None] + log_prior.to(peak)).clamp_min_(-80.0))
+    known_mass = torch.maximum(result.mass[rows], weighted.flatten(1).double().sum(dim=1))
+    # A row holds at most g times its best pose; those with less than exp(-SURE) / sqrt(N) of the mass add little noise.
+    threshold = known_mass * float(np.exp(-SURE) / (g * np.sqrt(size)))
+    chosen, matters = pick_rows(weighted, threshold.to(peak)[:, None, None], interval)
+    index = torch.nonzero(chosen.flatten())[:, 0]
+    im, iv = index // (o * v), index % v
+    own = scores.take((im, iv))
+    values = effective.flatten(0, 2)[index]
+    if own.turn is None:
+        values = values - own.offset
+    sums, _ = sum_rows(values, own.evidence, reference.to(values)[im], own.turn)
+    prior = torch.exp(log_prior)[iv]
+    mass = torch.zeros(m * o * v, dtype=torch.float64, device=b.device)
+    moment = torch.zeros_like(mass)
+    mass[index] = sums.mass * prior
+    moment[index] = sums.first_moment * prior
+    mass, moment = mass.view(m, o, v), moment.view(m, o, v)
+    if interval > 1:
+        mass, moment = _filled(mass, moment, weighted.double(), peak.double(), chosen, chosen & ~matters)
+    result.mass[rows] += mass.sum(dim=(1, 2))
+    result.moment[rows] += moment.sum(dim=(1, 2))
+    return mass, moment
+
+
+def _filled(
+    mass: Tensor, moment: Tensor, weighted: Tensor, peak: Tensor, chosen: Tensor, sample: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Masses and moments [m, o, v] with those of rows not chosen put in proportion to their best poses, as in the sample."""
+    none = weighted.new_zeros(())
+
+    def of_sample(values: Tensor) -> Tensor:
+        return torch.where(sample, values, none).sum(dim=(1, 2), keepdim=True)
+
+    total = of_sample(mass)
+    guess = weighted * (total / of_sample(weighted).clamp_min(1e-300))
+    below = of_sample(moment - mass * peak) / total.clamp_min(1e-300)
+    return torch.where(chosen, mass, guess), torch.where(chosen, moment, guess * (peak + below))
 
 
 def _raise_reference(result: GridScores, rows: slice, reference: Tensor) -> None:
     """Express the running sums relative to a higher reference."""
     old = result.reference[rows]
-    factor = torch.exp(torch.where(old == float("-inf"), old, old - reference))[:, None]
-    for sums in (result.view_mass, result.view_moment, result.shift_mass):
-        sums[rows] *= factor
+    if torch.equal(old, reference):
+        return
+    factor = torch.exp(torch.where(old == float("-inf"), old, old - reference))
+    result.mass[rows] *= factor
+    result.moment[rows] *= factor
     result.reference[rows] = reference
 
 
-def _absorb_best(result: GridScores, rows: slice, first: int, peak: Tensor, b: Tensor) -> None:
-    """Keep the best pose of every image of a block of row maxima [m, o, v] of b [m, o, v, g]."""
-    views = peak.shape[2]
-    top, row = peak.flatten(1).max(dim=1)
-    better = top.double() > result.best[rows]
-    inplane = b.flatten(1, 2)[torch.arange(len(row), device=row.device), row].argmax(dim=1)
-    for target, value in (
-        (result.best, top.double()),
-        (result.view, row % views + first),
-        (result.shift, row // views),
-        (result.inplane, inplane),
-    ):
-        target[rows] = torch.where(better, value, target[rows])
+def _heavy(
+    result: GridScores, corner: tuple[int, int, int], mass: Tensor, moment: Tensor, n_views: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows of a block that hold more than `_NOTICED` of what is known: image, row, ln mass and mean log-ratio."""
+    known = result.mass[corner[0] : corner[0] + len(mass), None, None]
+    image, shift, view = torch.nonzero(mass > _NOTICED * known, as_tuple=True)
+    own = mass[image, shift, view]
+    row = (shift + corner[1]) * n_views + view + corner[2]
+    return image, row, torch.log(own) + result.reference[corner[0] + image], moment[image, shift, view] / own
+
+
+def _keep_heavy(result: GridScores, start: int, count: int, blocks: list[tuple[Tensor, ...]], most: int) -> None:
+    """Name the heaviest rows of each image of a block."""
+    image, row, log_mass, mean_log = (torch.cat(parts).cpu().numpy() for parts in zip(*blocks))
+    order = np.lexsort((-log_mass, image))
+    bounds = np.searchsorted(image[order], np.arange(count + 1))
+    for i in range(count):
+        own = order[bounds[i] : min(bounds[i + 1], bounds[i] + most)]
+        result.heavy[start + i] = {"row": row[own], "log_mass": log_mass[own], "mean_log": mean_log[own]}

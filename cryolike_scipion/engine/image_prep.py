@@ -17,6 +17,7 @@ from .errors import InputError
 
 __all__ = ["BandPower", "ImageSettings", "centred_spectrum", "mask_of", "prepare", "soft_disc"]
 
+
 @dataclass(frozen=True)
 class ImageSettings:
     """What is done to an image before it is compared.

@@ -161,8 +161,7 @@ def _landscape(setup: Setup, place: int, k: int, prior: ScalePrior) -> dict[str,
         index = np.arange(start, min(start + _VIEWS_AT_ONCE, len(table)))
         templates = bank.templates(table, index)
         known = grid_evidence(images, templates, prior, setup.n_inplane)
-        b = correlate(rows, templates.rows, basis, setup.n_inplane) - known.offset[0][None]
-        logs = known.evidence.expand(0).log_ratio(b)
+        logs = known.take(0).log_ratio(correlate(rows, templates.rows, basis, setup.n_inplane))
         by_view[index] = logs.amax(dim=(0, 2)).cpu().numpy()
         by_shift = np.maximum(by_shift, logs.amax(dim=1).cpu().numpy())
     number = f"{k + 1:03d}"

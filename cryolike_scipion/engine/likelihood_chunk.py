@@ -2,225 +2,258 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from threading import Lock
 
 import numpy as np
 
-from .adaptive import Integral, PoseSamples, integrate
+from .bands import band_images
 from .conversion import Converted, convert
-from .correlation import Templates
-from .exhaustive import BlockSizes, search_grid
+from .correlation import shift_factors
+from .exhaustive import BlockSizes
 from .image_stacks import OK
 from .likelihood import ScalePrior, null_log_density
 from .likelihood_setup import Setup
 from .optima import Optima
 from .polar_images import PolarImages
-from .pose_cells import cells_around, cells_of_grid
 from .pose_scores import PoseScores, score_poses
+from .pose_search import Integral, PoseSamples, StructureSearch
 from .refine import RefinedPoses, refine_poses
 from .results import PER_STRUCTURE
 from .rotations import euler_from_matrix, matrix_from_euler
+from .row_scores import MovedImages
 from .scale_prior import PilotImage
 from .views import nearest_view
+from .workers import parallel
 
-__all__ = ["STAGES", "TemplateCache", "pilot_images", "score_chunk"]
+__all__ = ["STAGES", "Scoring", "pilot_images", "score_chunk"]
 
-logger = logging.getLogger(__name__)
-
-# Ticks per image and structure: the grid, and the first division of its cells.
+# Ticks per image and structure: the grid, and everything after it.
 STAGES = 2
+_SAMPLES = 256  # heaviest poses of a pilot image
 
 
-class TemplateCache:
-    """Templates of the first grid of every structure, kept as long as they fit in ``max_bytes``."""
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How particles are scored.
 
-    def __init__(self, setup: Setup, max_bytes: float) -> None:
-        self._setup, self._left = setup, max_bytes
-        self._kept: dict[int, Templates] = {}
+    Attributes
+    ----------
+    setup : Setup
+    searches : list of StructureSearch
+    priors : dict
+        Scale prior of each optics group.
+    blocks : BlockSizes
+    piece : int
+        Images that one thread works on at a time.
+    keep : str
+        See `Optima`; "pose": nothing.
+    """
 
-    def __getitem__(self, k: int) -> Templates:
-        if k in self._kept:
-            return self._kept[k]
-        bank, table = self._setup.banks[k], self._setup.tables[k]
-        templates = bank.templates(table)
-        size = bank.bytes_per_view() * len(table)
-        if size <= self._left:
-            self._left -= size
-            self._kept[k] = templates
-        return templates
+    setup: Setup
+    searches: list[StructureSearch]
+    priors: dict[int, ScalePrior]
+    blocks: BlockSizes
+    piece: int
+    keep: str = "pose"
 
 
-def score_chunk(
-    setup: Setup,
-    indices: np.ndarray,
-    priors: dict[int, ScalePrior],
-    templates: TemplateCache,
-    blocks: BlockSizes,
-    keep: str = "pose",
-    tick: Callable[[int], None] | None = None,
-    max_bytes: float = 1e9,
-) -> dict[str, np.ndarray]:
+def score_chunk(scoring: Scoring, indices: np.ndarray, tick: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
     """Score the particles ``indices`` (from 0) of a run.
 
     Returns
     -------
     dict of arrays
-        `PER_STRUCTURE` names [K, m], ``integrated_change`` [K, m], ``null_log_density`` and ``status`` [m], and with ``keep``
-        other than "pose" ``keep_value_K`` and ``keep_position_K`` per structure.
+        `PER_STRUCTURE` names [K, m], ``integrated_change`` and ``integrated_error`` [K, m], ``null_log_density`` and ``status``
+        [m], and with ``keep`` other than "pose" ``keep_value_K`` and ``keep_position_K`` per structure.
     """
-    count, size = len(setup.structures), len(indices)
-    arrays = {name: np.zeros((count, size)) for name in (*PER_STRUCTURE, "integrated_change")}
+    setup, count, size = scoring.setup, len(scoring.setup.structures), len(indices)
+    arrays = {name: np.zeros((count, size)) for name in (*PER_STRUCTURE, "integrated_change", "integrated_error")}
     arrays["null_log_density"] = np.zeros(size)
     arrays["status"] = np.zeros(size, dtype=np.uint8)
-    groups = setup.particles.optics_index[indices]
-    for group in np.unique(groups):
-        places = np.flatnonzero(groups == group)
-        rows = indices[places]
-        converted = convert(setup.particles, rows, setup.settings, setup.rule, setup.bad_images, setup.cache, setup.device)
-        arrays["status"][places] = converted.status
-        _keep_input_poses(arrays, setup, rows, places)
-        if keep != "pose" and setup.search == "exhaustive":
-            for k in range(count):
-                _store_optima(arrays, k, places[:0], size, _optima(setup, k, 0, keep))
-        if converted.images is None:
-            continue
-        usable = places[converted.usable]
-        _null(arrays, converted, usable)
+    if scoring.keep != "pose":
         for k in range(count):
-            integral, poses, optima = _search(
-                setup, k, converted.images, indices[usable], priors[int(group)], templates, blocks, keep, max_bytes, tick
-            )
-            _store(arrays, setup, k, usable, integral, poses)
-            if optima is not None:
-                _store_optima(arrays, k, usable, size, optima)
+            _store_optima(arrays, k, np.zeros(0, np.int64), size, _optima(setup, k, 0, scoring.keep))
+    pieces = _pieces(setup, indices, scoring.piece)
+    counted = _locked(tick)
+    for places, part in zip(pieces, parallel(lambda p: _score_piece(scoring, indices[p], counted), pieces)):
+        for name, values in part.items():
+            arrays[name][places if name.startswith("keep_") else (..., places)] = values
     return arrays
 
 
 def pilot_images(
-    setup: Setup,
-    indices: np.ndarray,
-    prior: ScalePrior,
-    templates: TemplateCache,
-    blocks: BlockSizes,
-    max_bytes: float,
-    tick: Callable[[int], None] | None = None,
+    scoring: Scoring, indices: np.ndarray, prior: ScalePrior, tick: Callable[[int], None] | None = None
 ) -> list[PilotImage]:
     """Heaviest poses of pilot particles of one optics group."""
-    converted = convert(setup.particles, indices, setup.settings, setup.rule, "flag", setup.cache, setup.device)
+    counted = _locked(tick)
+    pieces = _pieces(scoring.setup, indices, scoring.piece)
+    return [image for found in parallel(lambda p: _pilot_piece(scoring, indices[p], prior, counted), pieces) for image in found]
+
+
+def _pieces(setup: Setup, indices: np.ndarray, size: int) -> list[np.ndarray]:
+    """Positions of at most ``size`` particles of one optics group each."""
+    groups = setup.particles.optics_index[indices]
+    found = []
+    for group in np.unique(groups):
+        places = np.flatnonzero(groups == group)
+        found += [places[start : start + size] for start in range(0, len(places), size)]
+    return found
+
+
+def _locked(tick: Callable[[int], None] | None) -> Callable[[int], None]:
+    """The same for several threads; nothing for None."""
+    lock = Lock()
+
+    def counted(number: int) -> None:
+        if tick is not None:
+            with lock:
+                tick(number)
+
+    return counted
+
+
+def _score_piece(scoring: Scoring, rows: np.ndarray, tick: Callable[[int], None]) -> dict[str, np.ndarray]:
+    setup, count, size = scoring.setup, len(scoring.setup.structures), len(rows)
+    arrays = {name: np.zeros((count, size)) for name in (*PER_STRUCTURE, "integrated_change", "integrated_error")}
+    arrays["null_log_density"] = np.zeros(size)
+    converted = convert(setup.particles, rows, setup.settings, setup.rule, setup.bad_images, setup.cache, setup.device)
+    arrays["status"] = converted.status
+    _keep_input_poses(arrays, setup, rows, np.arange(size))
+    if scoring.keep != "pose":
+        for k in range(count):
+            _store_optima(arrays, k, np.zeros(0, np.int64), size, _optima(setup, k, 0, scoring.keep))
+    if converted.images is None:
+        return arrays
+    usable = converted.usable
+    _null(arrays, converted, usable)
+    prior = scoring.priors[int(setup.particles.optics_index[rows[0]])]
+    piece = _Piece(setup, converted.images, rows[usable])
+    optima = [_optima(setup, k, len(usable), scoring.keep) if scoring.keep != "pose" else None for k in range(count)]
+    for k, (integral, poses) in enumerate(piece.search(scoring, prior, optima, tick)):
+        _store(arrays, setup, k, usable, integral, poses)
+        own = optima[k]
+        if own is not None:
+            _store_optima(arrays, k, usable, size, own)
+    return arrays
+
+
+def _pilot_piece(scoring: Scoring, rows: np.ndarray, prior: ScalePrior, tick: Callable[[int], None]) -> list[PilotImage]:
+    setup = scoring.setup
+    converted = convert(setup.particles, rows, setup.settings, setup.rule, "flag", setup.cache, setup.device)
     if converted.images is None:
         return []
-    unmasked, rows = converted.images, indices[converted.usable]
-    samples: list[list[PoseSamples]] = [[] for _ in rows]
-    for k in range(len(setup.structures)):
-        images = setup.behind_mask(k, unmasked, rows)
+    piece = _Piece(setup, converted.images, rows[converted.usable])
+    samples = list(zip(*piece.samples(scoring, prior, tick)))
+    c, n = converted.images.projected_power.cpu().numpy(), converted.images.dof.cpu().numpy()
+    return [PilotImage(float(c[i]), float(n[i]), list(samples[i])) for i in range(len(samples))]
+
+
+class _Piece:
+    """Images of some particles of one optics group, in every band, and moved."""
+
+    def __init__(self, setup: Setup, images: PolarImages, rows: np.ndarray) -> None:
+        self.setup, self.rows, self.images = setup, rows, images
+        self.centre = np.zeros((len(rows), 2))
+        if setup.search == "local":  # shifts are searched about the input origins
+            self.centre = _input_poses(setup, rows)[1]
+            factors = shift_factors(setup.settings.grid, self.centre, images.matched.real.dtype, images.matched.device)
+            images = dataclasses.replace(images, matched=images.matched * factors)
+        settings = setup.settings
+        lower = [
+            band_images(images, settings.grid, band, setup.particles, rows, settings.images, settings.window)
+            for band in setup.bands[:-1]
+        ]
+        self.bands = [*lower, images]
+        self._moved: dict[tuple[int, bytes], MovedImages] = {}
+
+    def search(
+        self, scoring: Scoring, prior: ScalePrior, optima: list[Optima | None], tick: Callable[[int], None]
+    ) -> Iterator[tuple[Integral | None, RefinedPoses]]:
+        """Integral and refined best pose under every structure."""
+        setup = self.setup
         if setup.search == "fixed":
-            scores = _fixed(setup, k, images, rows, prior).scores
-            found = [PoseSamples(np.zeros(1), scores.power[i : i + 1], scores.product[i : i + 1]) for i in range(len(rows))]
-            if tick is not None:
-                tick(STAGES * len(rows))
-        else:
-            integral, _ = _integrate(
-                setup, k, images, rows, prior, templates, blocks, None, max_bytes, keep_samples=256, tick=tick
-            )
-            found = integral.samples or []
-        for own, one in zip(samples, found):
-            own.append(one)
-    c, n = unmasked.projected_power.cpu().numpy(), unmasked.dof.cpu().numpy()
-    return [PilotImage(float(c[i]), float(n[i]), samples[i]) for i in range(len(rows))]
+            rotations, origins = _input_poses(setup, self.rows)
+            for k, bank in enumerate(setup.banks):
+                scores = score_poses(setup.behind_mask(k, self.images, self.rows), rotations, origins, bank, prior)
+                tick(STAGES * len(self.rows))
+                yield None, RefinedPoses(rotations, origins, scores)
+            return
+        reach = max(setup.shifts.step) if len(setup.shifts) > 1 else 0.0
+        for k, integral in enumerate(self.integrals(scoring, prior, tick, optima)):
+            images = setup.behind_mask(k, self.images, self.rows)
+            poses = refine_poses(images, integral.rotation, integral.origin, setup.banks[k], prior, reach=reach)
+            tick(len(images))
+            yield integral, poses
 
+    def samples(self, scoring: Scoring, prior: ScalePrior, tick: Callable[[int], None]) -> Iterator[list[PoseSamples]]:
+        """Heaviest poses under every structure."""
+        setup = self.setup
+        if setup.search != "fixed":
+            for integral in self.integrals(scoring, prior, tick, [None] * len(setup.structures), samples=_SAMPLES):
+                tick(len(self.rows))
+                yield integral.samples
+            return
+        for k, bank in enumerate(setup.banks):
+            images = setup.behind_mask(k, self.images, self.rows)
+            scores = score_poses(images, *_input_poses(setup, self.rows), bank, prior)
+            tick(STAGES * len(self.rows))
+            yield [PoseSamples(np.zeros(1), scores.power[i : i + 1], scores.product[i : i + 1]) for i in range(len(self.rows))]
 
-def _search(
-    setup: Setup,
-    k: int,
-    images: PolarImages,
-    rows: np.ndarray,
-    prior: ScalePrior,
-    templates: TemplateCache,
-    blocks: BlockSizes,
-    keep: str,
-    max_bytes: float,
-    tick: Callable[[int], None] | None,
-) -> tuple[Integral | None, RefinedPoses, Optima | None]:
-    """Integral and refined best pose of images under structure k."""
-    images = setup.behind_mask(k, images, rows)
-    if setup.search == "fixed":
-        poses = _fixed(setup, k, images, rows, prior)
-        if tick is not None:
-            tick(STAGES * len(images))
-        return None, poses, None
-    optima = None
-    if keep != "pose" and setup.search == "exhaustive":
-        optima = _optima(setup, k, len(images), keep)
-    integral, optima = _integrate(setup, k, images, rows, prior, templates, blocks, optima, max_bytes, tick=tick)
-    poses = refine_poses(
-        images,
-        integral.rotation,
-        integral.origin,
-        setup.banks[k],
-        prior,
-        reach=max(setup.shifts.step) if len(setup.shifts) > 1 else 0.0,
-    )
-    return integral, poses, optima
+    def integrals(
+        self,
+        scoring: Scoring,
+        prior: ScalePrior,
+        tick: Callable[[int], None],
+        optima: list[Optima | None],
+        samples: int = 0,
+    ) -> Iterator[Integral]:
+        """Search every structure."""
+        for integral in self._integrals(scoring, prior, tick, optima, samples):
+            yield dataclasses.replace(integral, origin=integral.origin + self.centre)
+
+    def _integrals(self, scoring, prior, tick, optima, samples) -> Iterator[Integral]:
+        setup, searches, count = self.setup, scoring.searches, len(self.rows)
+        behind = [[setup.behind_mask(k, images, self.rows) for images in self.bands] for k in range(len(searches))]
+        if setup.search == "hierarchical":
+            begun = []
+            for search, images in zip(searches, behind):
+                at_levels = [self._moved_to(level.band, level.shifts.origins) for level in search.levels]
+                begun.append(search.begin(images, at_levels, prior))
+                tick(count)
+            for k, search in enumerate(searches):
+                for other in range(len(searches)):
+                    if other != k:
+                        search.also_open(begun[k], searches[other], begun[other])
+            for search, one, images in zip(searches, begun, behind):
+                yield search.finish(one, images[-1], prior, setup.particles.row[self.rows], samples)
+            return
+        moved = self._moved_to(len(setup.bands) - 1, setup.shifts.origins)
+        for k, (search, images) in enumerate(zip(searches, behind)):
+            if setup.search == "local":
+                rotations = _input_poses(setup, self.rows)[0]
+                integral = search.around(images[-1], moved, prior, rotations, setup.local_range, samples)
+            else:
+                integral = search.everywhere(images[-1], moved, prior, scoring.blocks, optima[k], samples)
+            tick(count)
+            yield integral
+
+    def _moved_to(self, band: int, origins: np.ndarray) -> MovedImages:
+        key = band, origins.tobytes()
+        if key not in self._moved:
+            self._moved[key] = MovedImages(self.bands[band], self.setup.bands[band], origins)
+        return self._moved[key]
 
 
 def _optima(setup: Setup, k: int, images: int, keep: str) -> Optima:
     return Optima(keep, images, len(setup.tables[k]), len(setup.shifts), setup.n_inplane, setup.device)
 
 
-def _integrate(
-    setup: Setup,
-    k: int,
-    images: PolarImages,
-    rows: np.ndarray,
-    prior: ScalePrior,
-    templates: TemplateCache,
-    blocks: BlockSizes,
-    optima: Optima | None,
-    max_bytes: float,
-    keep_samples: int = 0,
-    tick: Callable[[int], None] | None = None,
-) -> tuple[Integral, Optima | None]:
-    table, grid = setup.tables[k], setup.settings.grid
-    confinement = None
-    if setup.search == "local":
-        rotations, origins = _input_poses(setup, rows)
-        cells, confinement = cells_around(rotations, origins, setup.local_range, table, setup.shifts)
-        if tick is not None:
-            tick(len(images))
-    else:
-        scores = search_grid(
-            images, templates[k], table.weights, setup.shifts, setup.n_inplane, prior, grid, blocks, optima=optima, tick=tick
-        )
-        cells = cells_of_grid(scores, setup.shifts)
-    integral = integrate(
-        images,
-        cells,
-        table,
-        setup.shifts,
-        setup.n_inplane,
-        setup.banks[k],
-        prior,
-        grid,
-        setup.near,
-        setup.division,
-        confinement,
-        keep_samples,
-        max_bytes,
-        tick,
-    )
-    return integral, optima
-
-
 def _input_poses(setup: Setup, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     p = setup.particles
     rotations = matrix_from_euler(p.rot[rows], p.tilt[rows], p.psi[rows])
     return rotations, np.stack([p.origin_x[rows], p.origin_y[rows]], axis=1)
-
-
-def _fixed(setup: Setup, k: int, images: PolarImages, rows: np.ndarray, prior: ScalePrior) -> RefinedPoses:
-    rotations, origins = _input_poses(setup, rows)
-    return RefinedPoses(rotations, origins, score_poses(images, rotations, origins, setup.banks[k], prior))
 
 
 def _keep_input_poses(arrays: dict[str, np.ndarray], setup: Setup, rows: np.ndarray, places: np.ndarray) -> None:
@@ -247,6 +280,7 @@ def _store(
     values = {
         "integrated": scores.log_ratio if integral is None else integral.log,
         "integrated_change": 0.0 if integral is None else integral.change,
+        "integrated_error": 0.0 if integral is None else integral.error,
         "max": scores.log_ratio,
         "cc": scores.cc,
         "rot": rot,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from .exhaustive import BlockSizes
 from .fingerprint import particles_identity
 from .image_stacks import OK, STATUS_NAMES
 from .likelihood import ScalePrior
-from .likelihood_chunk import STAGES, TemplateCache, pilot_images, score_chunk
+from .likelihood_chunk import STAGES, Scoring, pilot_images, score_chunk
 from .likelihood_setup import Setup, prepare_run
 from .memory import Budget, budget
 from .optima import KEEP, tensor_bytes
 from .own_output import refuse_overwriting
 from .particle_star import write_particles
+from .pose_search import StructureSearch
 from .progress import Progress
 from .report_run import REPORT, write_report
 from .resample import density_on_grid
@@ -101,15 +103,23 @@ def _score(setup: Setup, manifest: Manifest, parameters: dict[str, Any], limits:
     if store.missing():  # what an earlier run left must not be taken for this one's result
         for name in _WRITTEN:
             (manifest.out / name).unlink(missing_ok=True)
-    templates = TemplateCache(setup, limits.templates)
-    blocks = BlockSizes(limits.block_images, limits.block_views)
+    searches = [
+        StructureSearch(
+            k, setup.bands, levels, setup.division, setup.near, setup.n_inplane, setup.ring_ctf,
+            limits.fine / len(setup.structures),
+        )
+        for k, levels in enumerate(setup.levels)
+    ]  # fmt: skip
+    blocks = BlockSizes(parameters["batch_images"], parameters["batch_templates"])
+    scoring = Scoring(setup, searches, {}, blocks, limits.piece, parameters["keep"])
     if manifest.scale_prior is None:
-        _check_contrast(setup, templates, blocks)
-        learned = _learn(setup, parameters, templates, blocks, limits, progress)
-        manifest.set_scale_prior(learned | {"blocks": [limits.block_images, limits.block_views]})
+        _check_contrast(scoring)
+        learned = _learn(scoring, parameters, progress)
+        manifest.set_scale_prior(learned | {"blocks": [blocks.images, blocks.views]})
     else:  # which rows are sampled depends on the blocks
-        blocks = BlockSizes(*manifest.scale_prior["blocks"])
-    priors = {int(g): ScalePrior(**values) for g, values in (manifest.scale_prior or {}).get("groups", {}).items()}
+        scoring = replace(scoring, blocks=BlockSizes(*manifest.scale_prior["blocks"]))
+    groups = (manifest.scale_prior or {}).get("groups", {})
+    scoring = replace(scoring, priors={int(g): ScalePrior(**values) for g, values in groups.items()})
     count = len(setup.structures)
     missing = set(store.missing())
     finished = sum(len(r) for i, r in enumerate(manifest.ranges) if i not in missing)
@@ -118,10 +128,7 @@ def _score(setup: Setup, manifest: Manifest, parameters: dict[str, Any], limits:
     parts = []
     for i, rows in enumerate(manifest.ranges):
         if i in missing:
-            arrays = score_chunk(
-                setup, np.asarray(rows), priors, templates, blocks, parameters["keep"], progress.update, limits.fine
-            )
-            store.write(i, arrays)
+            store.write(i, score_chunk(scoring, np.asarray(rows), progress.update))
         parts.append(store.read(i))
     progress.close()
     results = Results.from_chunks(setup.entries, parts, parameters["priors"])
@@ -135,6 +142,12 @@ def _score(setup: Setup, manifest: Manifest, parameters: dict[str, Any], limits:
         "change of the integrated log-likelihood by the last level of sampling: an estimate of its error "
         "[structures × particles]",
     )
+    results.extras["integrated_error"] = Quantity(
+        np.concatenate([p["integrated_error"] for p in parts], axis=1),
+        "nat",
+        "standard error of the integrated log-likelihood from poses that a hierarchical search did not score "
+        "[structures × particles]",
+    )
     for name in sorted({name for p in parts for name in p if name.startswith("keep_")}):
         results.extras[name] = Quantity(
             np.concatenate([p[name] for p in parts]), "1", _meaning_of_kept(parameters["keep"], "value" in name)
@@ -142,11 +155,12 @@ def _score(setup: Setup, manifest: Manifest, parameters: dict[str, Any], limits:
     return results
 
 
-def _check_contrast(setup: Setup, templates: TemplateCache, blocks: BlockSizes) -> None:
+def _check_contrast(scoring: Scoring) -> None:
     """Warn where most of a few particles fit better with inverted contrast."""
-    if setup.search != "exhaustive":
+    setup = scoring.setup
+    if setup.search in ("local", "fixed"):
         return
-    share = inverted_share(setup, templates[0], blocks)
+    share = inverted_share(setup, scoring.searches[0])
     if share is not None and share > _INVERTED:
         logger.warning(
             "%.0f %% of the particles looked at fit %s better with inverted contrast: try %s",
@@ -156,15 +170,9 @@ def _check_contrast(setup: Setup, templates: TemplateCache, blocks: BlockSizes) 
         )
 
 
-def _learn(
-    setup: Setup,
-    parameters: dict[str, Any],
-    templates: TemplateCache,
-    blocks: BlockSizes,
-    limits: Budget,
-    progress: Progress,
-) -> dict[str, Any]:
+def _learn(scoring: Scoring, parameters: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Learn the scale prior of every optics group from its first readable particles, evenly spaced over the set."""
+    setup = scoring.setup
     groups = setup.particles.optics_index
     names = np.unique(groups)
     if parameters["scale"] == "free":
@@ -173,16 +181,7 @@ def _learn(
     chosen = {int(g): _spread(np.flatnonzero(groups == g), parameters["pilot"]) for g in names}
     total = sum(len(rows) for rows in chosen.values()) * len(setup.structures)
     progress.start(total * STAGES, "learning the scale", "steps")
-    images = {
-        g: [
-            image
-            for start in range(0, len(rows), limits.chunk)
-            for image in pilot_images(
-                setup, rows[start : start + limits.chunk], wide, templates, blocks, limits.fine, progress.update
-            )
-        ]
-        for g, rows in chosen.items()
-    }
+    images = {g: pilot_images(scoring, rows, wide, progress.update) for g, rows in chosen.items()}
     progress.close()
     pooled = learn_scale([image for some in images.values() for image in some], wide)
     learned = {}

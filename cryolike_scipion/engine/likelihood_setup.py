@@ -11,22 +11,26 @@ import numpy as np
 import torch
 
 from . import symmetry
+from .bands import Band, low_band
 from .coefficient_store import CoefficientCache
+from .ctf import ctf
+from .division import Division
 from .errors import InputError
 from .fingerprint import file_sha256
 from .image_prep import ImageSettings
+from .levels import Level, build_levels, coarse_bands, single_level
 from .mask_power import kept_power
 from .particles import Particles, read_particles
 from .polar_grid import fft_friendly, inplane_count
 from .polar_images import PolarImages, Window
 from .polar_settings import PolarSettings, band_tail
-from .pose_cells import Division
 from .pose_mass import PoseWindow
 from .results import StructureEntry
+from .rotations import matrix_from_euler
 from .shifts import ShiftGrid, grid_by_count, grid_by_radius
 from .structure_posteriors import prior_probabilities
 from .structures import Structure, load, one_each, read_structure, structure_files
-from .template_bank import TemplateBank, mean_band_power
+from .template_bank import BASIS_ACCURACY, TemplateBank, common_basis, order_count, ring_profile
 from .template_power import PowerRule, ctf_arguments, power_rule
 from .views import ViewTable, first_step_deg, healpix_views
 
@@ -38,6 +42,7 @@ _SOFT_VOXELS = 2.0
 # Where none of these is asked for, converted particles are compared as they were converted.
 _PREPARATION = ("mask_diameter", "invert", "background_diameter", "no_normalise")
 _SCALE_VIEWS = 200
+_GENERIC = (11.3, 27.7, 41.9)  # degrees: views turned by it lie on no axis
 # Maps of one reconstruction, or models of one complex, differ less in power than this; maps of different origin, more.
 _ONE_GREY_SCALE = 3.0
 _MASK_CUTS = 0.7  # share of a template's power below which a mask is said to be tight
@@ -54,18 +59,19 @@ class Setup:
     structures : list of Structure
         Cut softly at their radius.
     entries : list of StructureEntry
-    banks : list of TemplateBank
-        One per structure, all on one grey scale.
-    tables : list of ViewTable
-        Views of the first grid, per structure.
+    bands : list of Band
+        Lowest first, the full one last; their banks are one per structure, all on one grey scale.
+    levels : list of list of Level
+        For every structure, of its search; the last has the grid's views.
+    ring_ctf : float64 [n]
+        CTF² at the radii of the full band, mean over images.
     settings : PolarSettings
-    rule : PowerRule
     shifts : ShiftGrid
     n_inplane : int
     near : PoseWindow
     division : Division
     search : str
-        "exhaustive", "local" or "fixed".
+        "hierarchical", "exhaustive", "local" or "fixed".
     local_range : float
         Degrees.
     cache : CoefficientCache or None
@@ -78,10 +84,10 @@ class Setup:
     particles: Particles
     structures: list[Structure]
     entries: list[StructureEntry]
-    banks: list[TemplateBank]
-    tables: list[ViewTable]
+    bands: list[Band]
+    levels: list[list[Level]]
+    ring_ctf: np.ndarray
     settings: PolarSettings
-    rule: PowerRule
     shifts: ShiftGrid
     n_inplane: int
     near: PoseWindow
@@ -92,6 +98,21 @@ class Setup:
     bad_images: str
     device: str
     kept: list[np.ndarray] | None = None
+
+    @property
+    def banks(self) -> list[TemplateBank]:
+        """Templates of the full band."""
+        return self.bands[-1].banks
+
+    @property
+    def rule(self) -> PowerRule:
+        """Of the full band."""
+        return self.bands[-1].rule
+
+    @property
+    def tables(self) -> list[ViewTable]:
+        """Views of the grid, per structure."""
+        return [levels[-1].table for levels in self.levels]
 
     def behind_mask(self, k: int, images: PolarImages, rows: np.ndarray) -> PolarImages:
         """Images of particles ``rows`` with the CTF weights that give <T,T> of structure k behind the mask."""
@@ -150,11 +171,11 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     )
     particles = particles.take(parse_rows(parameters["rows"], len(particles)))
     search = parameters["search"]
-    if search != "exhaustive" and not particles.has_pose:
+    if search in ("local", "fixed") and not particles.has_pose:
         raise InputError(
             f"a {search} search starts from poses, but the particles have none",
             file=particles.source,
-            remedy="Use --search exhaustive, or give a file with rlnAngleRot, rlnAngleTilt and rlnAnglePsi.",
+            remedy="Use --search hierarchical, or give a file with rlnAngleRot, rlnAngleTilt and rlnAnglePsi.",
         )
     coarsest = max(group.pixel_size for group in particles.optics)
     k_max = 0.5 / coarsest
@@ -173,22 +194,27 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     if stored is not None and not any(parameters[name] for name in _PREPARATION):
         images = stored.images
     settings = _settings(parameters, particles, stored, k_max, radius, shifts, images, coarsest)
-    rule = power_rule(settings.grid, radius, ctf_arguments(particles, np.arange(len(particles))))
-    banks = _banks(structures, settings, rule, device, parameters["precision"] == "double")
+    arguments = ctf_arguments(particles, np.arange(len(particles)))
     tables = [_views(parameters, s, views, k_max) for s, views in zip(structures, ready)]
     if search == "local":  # an input pose may be any of its symmetry mates
         tables = [table if table.symmetry == "C1" else healpix_views(table.step_deg * 1.001) for table in tables]
-    orders = max(bank.n_orders for bank in banks)
-    n_inplane = max(inplane_count(orders - 1), fft_friendly(int(np.ceil(360 / (1.6 * max(t.step_deg for t in tables))))))
+    bands = _bands(structures, settings, arguments, device, parameters["precision"] == "double", search == "hierarchical")
+    widest = max(table.step_deg for table in tables)
+    n_inplane = max(bands[-1].n_inplane, fft_friendly(int(np.ceil(360 / (1.6 * widest))), 8))
+    ring_ctf = _ring_ctf(arguments, settings.grid.radii)
+    if search == "hierarchical":
+        levels = [build_levels(bands, k, table, shifts, ring_ctf) for k, table in enumerate(tables)]
+    else:
+        levels = [single_level(table, shifts) for table in tables]
     cache = CoefficientCache(settings, particles.source.parent) if particles.coefficients else None
     return Setup(
         particles,
         structures,
         entries,
-        banks,
-        tables,
+        bands,
+        levels,
+        ring_ctf,
         settings,
-        rule,
         shifts,
         n_inplane,
         PoseWindow(parameters["posterior_angle"], parameters["posterior_shift"] * coarsest),
@@ -267,7 +293,7 @@ def _shifts(parameters, box: float, step: float) -> ShiftGrid:
 def _settings(parameters, particles, stored: PolarSettings | None, k_max, radius, shifts, images, pixel_size) -> PolarSettings:
     """Grid and window; those of coefficients that the particles have, where they serve."""
     margin = 0.0
-    if parameters["search"] != "exhaustive":
+    if parameters["search"] in ("local", "fixed"):
         # Local shifts are about the input origins, which themselves may be far out.
         margin = float(np.hypot(particles.origin_x, particles.origin_y).max(initial=0.0))
     reach = shifts.reach + max(shifts.step) / 2 + margin
@@ -280,11 +306,18 @@ def _settings(parameters, particles, stored: PolarSettings | None, k_max, radius
     )
 
 
-def _banks(structures, settings, rule: PowerRule, device, double) -> list[TemplateBank]:
-    """Banks whose mean <T,T> over views is one: over all structures of one grey scale together."""
-    banks = [TemplateBank(s, settings.grid, rule, 1.0, device, double) for s in structures]
+def _bands(structures, settings: PolarSettings, arguments, device, double: bool, coarse: bool) -> list[Band]:
+    """The full band, with banks whose mean <T,T> over views is one (over all structures of one grey scale together), and
+    lower ones before it where a ``coarse`` search asks for them.
+    """
+    grid = settings.grid
+    rule = power_rule(grid, max(s.radius for s in structures), arguments)
+    banks = [TemplateBank(s, grid, rule, 1.0, device, double) for s in structures]
     few = healpix_views(float(np.rad2deg(np.sqrt(4 * np.pi / _SCALE_VIEWS))))
-    power = np.array([mean_band_power(b.slices(few.rotations()), few.weights, settings.grid) for b in banks])
+    turned = few.rotations() @ matrix_from_euler(*_GENERIC)
+    basis = common_basis(banks, turned, 1e-9 if double else BASIS_ACCURACY)
+    profiles = np.array([ring_profile(bank, turned) for bank in banks])
+    power = profiles.sum(axis=1)
     for structure, own in zip(structures, power):
         if not own > 0:
             raise InputError("structure has no density within the band", file=structure.source, remedy="Check the map.")
@@ -293,7 +326,24 @@ def _banks(structures, settings, rule: PowerRule, device, double) -> list[Templa
             banks[k].scale = float(power[members].mean() ** -0.5)
         if len(members) < len(banks):
             logger.info("on a grey scale of their own: %s", ", ".join(structures[k].label for k in members))
-    return banks
+    for bank in banks:
+        bank.basis = basis
+    # As many angles as the templates have orders, of which the basis drops those that hold next to nothing.
+    full = Band(grid, rule, basis, banks, inplane_count(max(order_count(s, grid) for s in structures) - 1))
+    if not coarse:
+        return [full]
+    seen = (profiles / power[:, None]).mean(axis=0) * _ring_ctf(arguments, grid.radii)
+    lower = coarse_bands(grid.k_max, max(s.radius for s in structures), lambda k: float(seen[grid.radii <= k].sum()))[:-1]
+    return [low_band(full, k, settings.window, structures, arguments, turned) for k in lower] + [full]
+
+
+def _ring_ctf(arguments, radii: np.ndarray) -> np.ndarray:
+    """CTF² at radii (1/Å), mean over angles and at most 64 images."""
+    count = len(arguments["voltage_kv"])
+    few = np.unique(np.linspace(0, count - 1, min(count, 64)).astype(np.int64))
+    columns = {key: value[few][:, None, None] for key, value in arguments.items()}
+    theta = torch.as_tensor(np.pi * np.arange(8) / 8)
+    return (ctf(torch.as_tensor(radii)[:, None], theta, **columns) ** 2).mean(dim=(0, 2)).numpy()
 
 
 def _grey_scales(structures: list[Structure], power: np.ndarray) -> list[list[int]]:

@@ -46,30 +46,33 @@ class Optima:
         self.value = torch.full(shape, float("-inf"), dtype=torch.float32, device=device)
         self.position = torch.zeros(shape, dtype=torch.int32, device=device) if self._over else None
 
-    def update(self, start: int, first: int, b: Tensor, scores: GridEvidence, images: PolarImages) -> None:
-        """Fold in a block b [m, o, v, g] that begins at image ``start`` and view ``first``."""
-        m, o, v, g = b.shape
+    def update(self, start: int, shift: int, first: int, b: Tensor, scores: GridEvidence, images: PolarImages) -> None:
+        """Fold in a block b [m, o, v, g] that begins at image ``start``, shift ``shift`` and view ``first``."""
+        m, o, v, _ = b.shape
+        shifts, count, turns = slice(shift, shift + o), self._sizes["o"], self._sizes["g"]
         c = images.projected_power.to(b)[:, None, None]
         cc = (b.transpose(1, 2) - scores.offset[:, :, None]) / torch.sqrt(scores.power * c)[:, :, None]
         rows = slice(start, start + m)
         if self.position is None:
-            self.value[rows, first : first + v] = cc.float()
+            self.value[rows, first : first + v, shifts] = cc.float()
             return
-        if "v" not in self._over:
-            views = slice(first, first + v)
-            best, where = cc.flatten(2).max(dim=2)
-            self.value[rows, views] = best.float()
-            self.position[rows, views] = where.int()
-            return
-        if "o" in self._over:
+        place: tuple[slice, ...]
+        if "v" not in self._over:  # over shifts and angles, of every view
+            place = (rows, slice(first, first + v))
+            best, where = cc.flatten(2).max(dim=-1)
+            where = where + shift * turns
+        elif "o" in self._over:  # over views and shifts, of every angle
+            place = (rows,)
             best, where = cc.flatten(1, 2).max(dim=1)
-            where = where + first * o
-        elif "g" in self._over:
+            where = (where // o + first) * count + where % o + shift
+        elif "g" in self._over:  # over views and angles, of every shift
+            place = (rows, shifts)
             best, where = cc.transpose(2, 3).flatten(1, 2).max(dim=1)
-            where = where + first * g
+            where = where + first * turns
         else:
+            place = (rows, shifts)
             best, where = cc.max(dim=1)
             where = where + first
-        better = best > self.value[rows]
-        self.value[rows] = torch.where(better, best.float(), self.value[rows])
-        self.position[rows] = torch.where(better, where.int(), self.position[rows])
+        better = best > self.value[place]
+        self.value[place] = torch.where(better, best.float(), self.value[place])
+        self.position[place] = torch.where(better, where.int(), self.position[place])

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from .allocator import keep_freed_memory
 from .coefficient_store import stored_hashes, write_coefficients
 from .conversion import convert
 from .errors import InputError
-from .image_stacks import STATUS_NAMES
+from .image_stacks import OK, STATUS_NAMES
 from .likelihood_setup import image_settings
 from .own_output import refuse_overwriting
 from .particle_star import write_particles
@@ -21,6 +22,7 @@ from .polar_images import Window
 from .polar_settings import PolarSettings, band_tail, image_hashes
 from .progress import Progress
 from .template_power import ctf_arguments, power_rule
+from .workers import parallel
 
 __all__ = ["run"]
 
@@ -59,25 +61,25 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     rule = power_rule(settings.grid, settings.template_radius, ctf_arguments(particles, np.arange(len(particles))))
     hashes = image_hashes(particles, np.arange(len(particles)), settings)
     pointers, made, statuses = [""] * len(particles), [""] * len(particles), np.zeros(len(particles), dtype=np.uint8)
-    written = set()
+    files = [_File(out, group, rows) for group, rows in _chunks(particles, parameters["batch_images"] or _CHUNK)]
+
+    def write(file: _File) -> np.ndarray:
+        """Status of each row of a file, which is made unless an earlier run finished it."""
+        wanted = [hashes[i] for i in file.rows]
+        if not parameters["restart"] and stored_hashes(file.path) == wanted:
+            return np.full(len(file.rows), OK, dtype=np.uint8)
+        done = convert(particles, file.rows, settings, rule, parameters["bad_images"], device=parameters["device"])
+        if done.images is not None:
+            write_coefficients(file.path, done.images, [wanted[i] for i in done.usable], settings)
+        return done.status
+
+    keep_freed_memory()
     progress.start(len(particles), "convert", "particles")
-    for group, rows in _chunks(particles, parameters["batch_images"] or _CHUNK):
-        path = out / f"polar-{group + 1:02d}-{int(rows[0]) + 1:08d}.h5"
-        written.add(path.name)
-        wanted = [hashes[i] for i in rows]
-        if not parameters["restart"] and stored_hashes(path) == wanted:  # an earlier run finished this file
-            for place, i in enumerate(rows, start=1):
-                pointers[i], made[i] = f"{place:06d}@{os.fspath(path)}", hashes[i]
-            progress.update(len(rows))
-            continue
-        converted = convert(particles, rows, settings, rule, parameters["bad_images"], device=parameters["device"])
-        statuses[rows] = converted.status
-        if converted.images is not None:
-            usable = rows[converted.usable]
-            write_coefficients(path, converted.images, [hashes[i] for i in usable], settings)
-            for place, i in enumerate(usable, start=1):
-                pointers[i], made[i] = f"{place:06d}@{os.fspath(path)}", hashes[i]
-        progress.update(len(rows))
+    for file, status in zip(files, parallel(write, files)):
+        statuses[file.rows] = status
+        for place, i in enumerate(file.rows[status == OK], start=1):
+            pointers[i], made[i] = f"{place:06d}@{os.fspath(file.path)}", hashes[i]
+        progress.update(len(file.rows))
     progress.close()
     columns = {
         "cryolikeCoefficients": pointers,
@@ -85,13 +87,22 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         _STATUS: [STATUS_NAMES[s] for s in statuses],
     }
     write_particles(out / "particles.star", particles, columns)
+    written = {file.path for file in files}
     for path in out.glob("polar-*.h5"):
-        if path.name not in written:
+        if path not in written:
             path.unlink()
     if statuses.any():
         logger.warning("%d of %d images could not be converted", int((statuses != 0).sum()), len(particles))
     logger.info("%d radii, %d angles to %.2f Å", settings.grid.n_radii, settings.grid.n_angles, 1 / settings.k_max)
     logger.info("results: %s", out)
+
+
+class _File:
+    """Rows of one optics group, and the file of their coefficients."""
+
+    def __init__(self, folder: Path, group: int, rows: np.ndarray) -> None:
+        self.rows = rows
+        self.path = folder / f"polar-{group + 1:02d}-{int(rows[0]) + 1:08d}.h5"
 
 
 def _settings(particles: Particles, parameters: dict[str, Any]) -> PolarSettings:

@@ -20,6 +20,11 @@ class PoseWindow:
     angle_deg: float = 5.0
     shift: float = 1.0
 
+    def may_hold(self, at_zero: np.ndarray, group: str, rotation: np.ndarray) -> np.ndarray:
+        """Which views, with rotations ``at_zero`` [v, 3, 3] at psi = 0, can be near a rotation or its mates: bool [v]."""
+        mates = np.einsum("ij,gjk->gik", rotation, symmetry.rotations(group))
+        return (at_zero[:, 2] @ mates[:, 2].T >= np.cos(np.deg2rad(self.angle_deg))).any(axis=1)
+
 
 def pose_mass(
     weights: Tensor,

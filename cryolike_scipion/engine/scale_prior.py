@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .adaptive import PoseSamples
 from .likelihood import ScalePrior, log_evidence
+from .pose_search import PoseSamples
 
 __all__ = ["PilotImage", "ScaleFit", "learn_scale"]
 

@@ -9,8 +9,6 @@ direction costs one sum over w² entries of the table, each a row of all radii: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import scipy.fft
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor
 from .es_kernel import OVERSAMPLING, Kernel
 from .fourier_volume import FourierVolume
 from .polar_grid import PolarGrid, fft_friendly, largest_ring_number
+from .workers import parallel
 
 __all__ = ["ShellTable"]
 
@@ -63,12 +62,17 @@ class ShellTable:
         angles = grid.angles_half
         self._directions = torch.as_tensor(np.stack([np.cos(angles), np.sin(angles)]), device=self.device)
         table = np.empty((self._rows * self._cells, grid.n_radii), dtype=np.complex64)
-        together = np.empty((_RADII_AT_ONCE, len(table)), dtype=np.complex64)
-        for n, values in enumerate(_on_spheres(volume, grid.radii, samples)):
-            place = n % _RADII_AT_ONCE
-            together[place] = self._tabulate(values).reshape(-1)
-            if place == _RADII_AT_ONCE - 1 or n == grid.n_radii - 1:
-                table[:, n - place : n + 1] = together[: place + 1].T
+
+        def fill(group: slice) -> None:
+            # Neighbouring spheres together: their points are then dense enough in the volume to share what is read of it.
+            counts = samples[group]
+            points = [_upper_half(k, count) for k, count in zip(grid.radii[group], counts)]
+            values = np.split(volume.at(np.concatenate(points)), np.cumsum([len(some) for some in points])[:-1])
+            columns = [self._tabulate(_doubled(some.reshape(-1, count))) for some, count in zip(values, counts)]
+            table[:, group] = np.stack(columns).reshape(len(columns), -1).T
+
+        for _ in parallel(fill, _groups(samples)):
+            pass
         self._table = torch.from_numpy(table.view(np.float32)).to(self.device)
 
     @property
@@ -124,21 +128,17 @@ def _samples(extent: float, k: float) -> int:
     return fft_friendly(2 * (largest_ring_number(extent, k, _DEGREE_ACCURACY) + 1))
 
 
-def _on_spheres(
-    volume: FourierVolume, radii: NDArray[np.float64], samples: list[int]
-) -> Iterator[NDArray[np.complexfloating]]:
-    """F on each sphere at as many values of theta, over both poles, as of phi: arrays [theta, phi]."""
-    size = [(count // 4 + 1) * count for count in samples]
-    first = 0
-    while first < len(radii):
-        # Neighbouring spheres together: the points are then dense enough in the volume to share what is read of it.
-        last = first + max(1, int(np.searchsorted(np.cumsum(size[first:]), _SAMPLES_AT_ONCE)))
-        points = [_upper_half(k, count) for k, count in zip(radii[first:last], samples[first:last])]
-        upper = volume.at(np.concatenate(points))
-        ends = np.cumsum(size[first:last])
-        for count, values in zip(samples[first:last], np.split(upper, ends[:-1])):
-            yield _doubled(values.reshape(-1, count))
+def _groups(samples: list[int]) -> list[slice]:
+    """Spheres that are worked on together, for their numbers of samples round a great circle."""
+    groups, first = [], 0
+    while first < len(samples):
+        last, points = first, 0
+        while last < len(samples) and last - first < _RADII_AT_ONCE and points < _SAMPLES_AT_ONCE:
+            points += samples[last] ** 2 // 4
+            last += 1
+        groups.append(slice(first, last))
         first = last
+    return groups
 
 
 def _upper_half(k: float, count: int) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from cryolike_scipion.engine.polar_images import Window, padded_size, polar_imag
 from cryolike_scipion.engine.rotations import matrix_from_euler
 from cryolike_scipion.engine.structures import Structure
 from cryolike_scipion.engine.symmetry import rotations as group_rotations
-from cryolike_scipion.engine.template_bank import TemplateBank, common_basis, mean_band_power
+from cryolike_scipion.engine.template_bank import TemplateBank, common_basis, ring_profile
 from cryolike_scipion.engine.template_power import delocalisation, power_rule
 from cryolike_scipion.engine.views import healpix_views
 
@@ -132,7 +132,7 @@ class Comparison:
         self.bank = TemplateBank(structure, self.grid, self.rule, double=double)
         if rescale:
             views = healpix_views(20.0, structure.symmetry)
-            power = mean_band_power(self.bank, views.rotations())
+            power = ring_profile(self.bank, views.rotations()).sum()
             self.bank.scale = power**-0.5
         if compression is not None:
             views = healpix_views(14.0).rotations() @ matrix_from_euler(11.3, 27.7, 41.9)
