@@ -65,6 +65,7 @@ def every_pose(case, k, prior):
 def fitting_prior(case):
     """A scale prior near what a run would learn: the mean and spread of the best poses of the right structures."""
     wide = ScalePrior(0.0, 14.0)
-    scales = [float(every_pose(case, int(k), wide).scale[i]) for i, k in enumerate(case.shown)]
+    found = [every_pose(case, k, wide).scale.numpy() for k in range(len(case.searches))]
+    scales = np.array([found[k][i] for i, k in enumerate(case.shown)])
     noise = np.sqrt((case.images.projected_power / case.images.dof).double().numpy())
     return ScalePrior(float(np.mean(scales)), max(float(np.std(scales / noise)), 0.3))

@@ -14,6 +14,7 @@ from cryolike_scipion.engine.template_power import ctf_arguments, delocalisation
 
 from .level_trial import level_set, prepared
 
+
 @pytest.fixture(scope="module", params=[None, 150.0], ids=["no mask", "mask"])
 def case(request, tmp_path_factory):
     return level_set(tmp_path_factory.mktemp("bands"), 0.1, mask_diameter=request.param)
