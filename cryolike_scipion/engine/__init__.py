@@ -44,7 +44,4 @@ def run(verb: str, progress: Optional[Progress] = None, **given: Any) -> None:
 
         use_threads(parameters["threads"])
     module = importlib.import_module(f"{__name__}.{verb}_run")
-    from .allocator import keep_freed_memory
-
-    keep_freed_memory()
     module.run(parameters, Progress() if progress is None else progress)

@@ -17,8 +17,8 @@ _LARGEST_FROM_HEAP = 32 << 20  # the most that glibc takes
 _KEPT = 256 << 20
 
 
-def keep_freed_memory() -> bool:
-    """Have glibc reuse freed blocks of up to 32 MB, and keep up to 256 MB of them; False where there is no glibc."""
+def keep_freed_memory(kept: int = _KEPT) -> bool:
+    """Have glibc reuse freed blocks of up to 32 MB, and keep up to ``kept`` bytes of them; False where there is no glibc."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -27,7 +27,7 @@ def keep_freed_memory() -> bool:
         return False
     wanted = (
         (_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP),
-        (_M_TRIM_THRESHOLD, _KEPT),
+        (_M_TRIM_THRESHOLD, kept),
         (_M_TOP_PAD, _LARGEST_FROM_HEAP),
     )
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in wanted)

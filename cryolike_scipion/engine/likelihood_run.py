@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .. import __version__
+from .allocator import keep_freed_memory
 from .atomic import atomic_path
 from .chunks import ChunkStore, Manifest
 from .contrast import inverted_share
@@ -82,6 +83,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     setup = prepare_run(parameters, parameters["device"])
     _describe(setup)
     limits = budget(parameters, setup)
+    keep_freed_memory(int(min(2**28, 0.1 * limits.total)))
     _refuse_large_tensor(parameters["keep"], setup, limits)
     decides = {
         "engine": __version__,

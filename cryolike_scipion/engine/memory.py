@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .compute import thread_count
+from .errors import InputError
 from .likelihood_setup import Setup
 
 __all__ = ["Budget", "available_memory", "budget"]
@@ -16,6 +19,8 @@ _MOST_IMAGES, _FEWEST_IMAGES = 512, 32
 # A chunk is what a killed run loses: about so long, on a machine of this speed.
 _CHUNK_SECONDS, _FLOPS, _SECONDS_PER_ANGLE = 90.0, 3e10, 6e-9
 _PIECE = 16
+_LEAST = 2.0**26  # bytes besides the templates
+_BYTES_PER_VOXEL = 100.0  # while a structure is made ready: its padded transform
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,44 @@ def available_memory() -> float:
 
 
 def budget(parameters: dict[str, Any], setup: Setup) -> Budget:
-    """Divide the memory bound (half of what is free where none is given)."""
+    """Divide the memory bound (half of what is free where none is given).
+
+    Raises
+    ------
+    InputError
+        If the templates of the grid alone take more.
+    """
     total = parameters["memory"] * _GIB if parameters["memory"] is not None else 0.5 * available_memory()
-    grid, band = setup.settings.grid, setup.bands[-1]
-    views = max(len(table) for table in setup.tables)
-    moved = 8 * band.basis.size * len(setup.shifts)
-    per_image = 2 * moved + 8 * grid.n_radii * grid.n_half * 6 + 8 * len(setup.rule.radii) * setup.rule.n_orders
-    piece = int(max(1, min(_PIECE, 0.2 * total / thread_count() / per_image)))
+    fixed = sum(_structure_bytes(setup, k) for k in range(len(setup.structures)))
+    fixed += max(_BYTES_PER_VOXEL * s.box**3 for s in setup.structures)
+    left = total - fixed
+    if left < _LEAST:
+        raise InputError(
+            f"{total / _GIB:.2f} GiB of memory are too little: the structures and their templates take {fixed / _GIB:.2f} GiB",
+            remedy="Raise --memory, or use a larger --angular-step or --resolution or fewer structures at a time.",
+        )
+    piece = int(max(1, min(_PIECE, 0.4 * left / thread_count() / _image_bytes(setup))))
+    band = setup.bands[-1]
     per_row_seconds = 8 * band.basis.size / _FLOPS + _SECONDS_PER_ANGLE * setup.n_inplane
-    rows = views * len(setup.shifts) * (1.0 if setup.search == "exhaustive" else 0.05)
+    rows = max(len(table) for table in setup.tables) * len(setup.shifts) * (1.0 if setup.search == "exhaustive" else 0.05)
     seconds = max(1e-3, rows * per_row_seconds)
     chunk = int(max(_FEWEST_IMAGES, min(_MOST_IMAGES, _CHUNK_SECONDS / seconds)))
-    return Budget(total, 0.3 * total, parameters["batch_images"] or chunk, piece)
+    return Budget(total, 0.4 * left, parameters["batch_images"] or chunk, piece)
+
+
+def _structure_bytes(setup: Setup, k: int) -> float:
+    """What a structure takes for the whole run: its transform in every band, and the templates of every level."""
+    radius = setup.structures[k].radius
+    tables = sum(32 * b.grid.n_radii * (2 * np.pi * b.grid.k_max * radius) ** 2 for b in setup.bands)
+    levels = sum(len(level.table) * setup.bands[level.band].banks[k].bytes_per_view() for level in setup.levels[k])
+    return float(tables + levels)
+
+
+def _image_bytes(setup: Setup) -> float:
+    """What the search of an image takes: moved images, coefficients of the views, and rows of the coarser levels."""
+    grid, size = setup.settings.grid, setup.bands[-1].basis.size
+    moved = 8 * size * len(setup.shifts)
+    views = max(len(table) for table in setup.tables)
+    evidence = len(setup.structures) * views * (8 * setup.rule.n_orders + 16)
+    rows = max(len(level.table) * len(level.shifts) for levels in setup.levels for level in levels[:-1] or levels)
+    return 1.5 * moved + evidence + 48 * len(setup.structures) * rows + 48 * grid.n_radii * grid.n_half

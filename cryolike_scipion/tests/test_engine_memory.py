@@ -1,0 +1,69 @@
+"""``--memory`` bounds what a run holds beyond the imported packages, measured by the process itself."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryolike_scipion import engine
+from cryolike_scipion.engine.errors import InputError
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc/self/status on this system")
+
+GIB = 2.0**30
+BOX, PIXEL = 64, 3.0
+ALLOWANCE = 0.05 * GIB  # what the allocators hold on to, and the report's figures
+
+# VmHWM, unlike ru_maxrss, does not count the memory of the process that started this one.
+PEAK = "next(float(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmHWM:'))"
+IMPORTS = "import json, sys, cryolike_scipion.engine.likelihood_run, matplotlib.backends.backend_agg"
+
+
+def _peak(code=""):
+    """Largest resident memory, bytes, of a process that imports the engine and runs `code`."""
+    script = f"{IMPORTS}\n{code}\nprint('peak', {PEAK})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.split("peak")[-1])
+
+
+@pytest.fixture(scope="module")
+def empty():
+    """Bytes of a process that has imported everything and done nothing."""
+    return _peak()
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("memory")
+    engine.run("simulate", count=12, box=BOX, pixel=PIXEL, snr=0.1, max_shift=2 * PIXEL, out=str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("particles, structures", [(3, 1), (12, 2)])
+@pytest.mark.parametrize("bound", [0.5, 1.0])
+def test_a_run_stays_within_its_memory_bound(simulated, empty, tmp_path, bound, particles, structures):
+    parameters = {
+        "particles": [str(simulated / "particles.star")],
+        "structures": [str(simulated / f"state_{k + 1}.cif") for k in range(structures)],
+        "rows": f"1:{particles}",
+        "angular_step": 7.5,
+        "shift_step": PIXEL,
+        "max_shift": 2 * PIXEL,
+        "levels": 1,
+        "threads": 2,
+        "memory": bound,
+        "out": str(tmp_path / "out"),
+    }
+    run = f"from cryolike_scipion import engine\nengine.run('likelihood', **json.loads({json.dumps(parameters)!r}))"
+    used = _peak(run) - empty
+    assert (tmp_path / "out" / "matrix.npy").exists()
+    assert used <= bound * GIB + ALLOWANCE, f"{used / GIB:.3f} GiB"
+
+
+def test_a_bound_too_small_for_the_templates_is_refused(simulated, tmp_path):
+    parameters = {"particles": [str(simulated / "particles.star")], "structures": [str(simulated / "state_1.cif")]}
+    with pytest.raises(InputError, match="memory"):
+        engine.run("likelihood", **parameters, angular_step=7.5, max_shift=2 * PIXEL, memory=0.06, out=str(tmp_path / "out"))
