@@ -62,6 +62,7 @@ def use_threads(count: Optional[int]) -> int:
     global _threads
     _threads = available_threads() if count is None else count
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")  # some containers ask for less
     return _threads
 
 

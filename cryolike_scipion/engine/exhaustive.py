@@ -2,6 +2,7 @@
 
 For a block of images, shifts and views all inner products come from `correlate`. The best pose is kept, and the
 masses of every view and of every shift are summed in float64; see `row_sums` for what is left out and how it is measured.
+On a GPU `fused_kernel` does all of this but the last sums without writing the inner products.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .correlation import Templates, correlate, shift_factors, shifted_rows
+from .fused_kernel import FusedScorer, FusedScores, uses_kernel
 from .likelihood import ScalePrior
 from .optima import Optima
 from .polar_grid import PolarGrid
@@ -27,6 +29,7 @@ __all__ = ["BlockSizes", "GridScores", "search_grid"]
 
 _NOTICED = 1e-7  # share of the mass from which on a row is named
 _ROWS, _ITEMS = 112, 3000  # rows of images x shifts, and rows x views, at a time: more would leave the cache
+_GPU_ROWS, _GPU_ITEMS = 2048, 1 << 22  # the same, of the kernel: fewer would leave a GPU idle
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,12 @@ class BlockSizes:
     images: int | None = None
     views: int | None = None
 
-    def fit(self, shifts: int) -> tuple[int, int, int]:
-        """Images, shifts and views of a block for a number of shifts."""
-        images = self.images or max(1, min(64, _ROWS // shifts))
-        some = min(shifts, max(1, _ROWS // images))
-        return images, some, self.views or max(16, _ITEMS // (images * some))
+    def fit(self, shifts: int, fused: bool = False) -> tuple[int, int, int]:
+        """Images, shifts and views of a block for a number of shifts; ``fused``: for the kernel on a GPU."""
+        rows, items = (_GPU_ROWS, _GPU_ITEMS) if fused else (_ROWS, _ITEMS)
+        images = self.images or max(1, min(rows if fused else 64, rows // shifts))
+        some = min(shifts, max(1, rows // images))
+        return images, some, self.views or max(16, items // (images * some))
 
 
 @dataclass
@@ -147,7 +151,10 @@ def search_grid(
     log_prior = torch.log(torch.as_tensor(view_weights, dtype=torch.float64, device=device))
     log_prior -= float(np.log(len(shifts) * n_inplane))
     interval = sampling_interval(len(templates) * len(shifts)) if screen else 1
-    per_image, per_shift, per_view = blocks.fit(len(shifts))
+    scorer = None
+    if optima is None and uses_kernel(device, templates.rows.dtype):
+        scorer = FusedScorer(templates.rows, basis, n_inplane)
+    per_image, per_shift, per_view = blocks.fit(len(shifts), scorer is not None)
     factors = shift_factors(grid, shifts.origins, images.matched.real.dtype, device)
     for start in range(0, len(images), per_image):
         some = images.take(slice(start, start + per_image))
@@ -162,11 +169,16 @@ def search_grid(
             scores = grid_evidence(some, part, prior, n_inplane)
             for offset in range(0, len(shifts), per_shift):
                 own = rows[:, offset : offset + per_shift]
-                b = correlate(own.flatten(0, 1), part.rows, basis, n_inplane).unflatten(0, own.shape[:2])
-                if optima is not None:
-                    optima.update(start, offset, first, b, scores, some)
-                found = _absorb(result, (start, offset, first), b, scores, log_prior[views], interval, size)
-                heavy.append(_heavy(result, (start, offset, first), *found, len(templates)))
+                corner = start, offset, first
+                if scorer is not None:
+                    fused = scorer(own.flatten(0, 1), scores, views)
+                    found = _absorb_fused(result, corner, fused, own.shape[1], scores, log_prior[views], size)
+                else:
+                    b = correlate(own.flatten(0, 1), part.rows, basis, n_inplane).unflatten(0, own.shape[:2])
+                    if optima is not None:
+                        optima.update(*corner, b, scores, some)
+                    found = _absorb(result, corner, b, scores, log_prior[views], interval, size)
+                heavy.append(_heavy(result, corner, *found, len(templates)))
         _keep_heavy(result, start, len(some), heavy, most_heavy)
         if tick is not None:
             tick(len(some))
@@ -194,22 +206,12 @@ def _absorb(
     if known.turn is None:
         highest = highest - known.offset
     peak = known.evidence.log_ratio(highest)[..., 0]
-    top, row = peak.flatten(1).max(dim=1)
-    better = top.double() > result.best[rows]
-    if bool(better.any()):
-        image = torch.arange(m, device=row.device)
-        inplane = effective.flatten(1, 2)[image, row].argmax(dim=1)
-        scale = scores.evidence.expand((image, row % v)).scale(highest.flatten(1)[image, row][:, None])[:, 0]
-        for target, value in (
-            (result.best, top.double()),
-            (result.view, row % v + corner[2]),
-            (result.shift, row // v + corner[1]),
-            (result.inplane, inplane),
-            (result.scale, scale.double()),
-        ):
-            target[rows] = torch.where(better, value, target[rows])
+
+    def inplane_of(image: Tensor, row: Tensor) -> Tensor:
+        return effective.flatten(1, 2)[image, row].argmax(dim=1)
+
+    _keep_best(result, corner, peak, highest[..., 0], inplane_of, scores)
     result.power[rows] += scores.power.mean(dim=2).sum(dim=1).double() * (o / size)
-    _raise_reference(result, rows, torch.maximum(result.reference[rows], top.double()))
     reference = result.reference[rows]
     weighted = torch.exp((peak - reference.to(peak)[:, None, None] + log_prior.to(peak)).clamp_min_(-80.0))
     known_mass = torch.maximum(result.mass[rows], weighted.flatten(1).double().sum(dim=1))
@@ -234,6 +236,67 @@ def _absorb(
     result.mass[rows] += mass.sum(dim=(1, 2))
     result.moment[rows] += moment.sum(dim=(1, 2))
     return mass, moment
+
+
+def _absorb_fused(
+    result: GridScores,
+    corner: tuple[int, int, int],
+    fused: FusedScores,
+    shifts: int,
+    scores: GridEvidence,
+    log_prior: Tensor,
+    size: int,
+) -> tuple[Tensor, Tensor]:
+    """The same as `_absorb` for rows (image, shift) and views that the kernel has summed, every one of them."""
+    shape = len(scores.offset), shifts
+    best, inplane, log_mass, mean_log = (
+        getattr(fused, name).unflatten(0, shape) for name in ("best", "inplane", "log_mass", "mean_log")
+    )
+    rows = slice(corner[0], corner[0] + shape[0])
+    known = scores.take((slice(None), None))
+    peak = known.evidence.log_ratio(best[..., None])[..., 0]
+    _keep_best(result, corner, peak, best, lambda image, row: inplane.flatten(1)[image, row].long(), scores)
+    result.power[rows] += scores.power.mean(dim=2).sum(dim=1).double() * (shifts / size)
+    mass = torch.exp(log_mass.double() - result.reference[rows][:, None, None] + log_prior)
+    moment = mass * mean_log.double()
+    result.mass[rows] += mass.sum(dim=(1, 2))
+    result.moment[rows] += moment.sum(dim=(1, 2))
+    return mass, moment
+
+
+def _keep_best(
+    result: GridScores,
+    corner: tuple[int, int, int],
+    peak: Tensor,
+    highest: Tensor,
+    inplane_of: Callable[[Tensor, Tensor], Tensor],
+    scores: GridEvidence,
+) -> None:
+    """Take over better poses of a block, and raise the reference to them.
+
+    Parameters
+    ----------
+    peak, highest : Tensor [m, o, v]
+        Largest log-ratio over in-plane angles, and the (effective) b that has it.
+    inplane_of : callable
+        In-plane angle [m] of it in row ``row[m]`` (shift · v + view) of image ``image[m]``.
+    """
+    m, _, v = peak.shape
+    rows = slice(corner[0], corner[0] + m)
+    top, row = peak.flatten(1).max(dim=1)
+    better = top.double() > result.best[rows]
+    if bool(better.any()):
+        image = torch.arange(m, device=row.device)
+        scale = scores.evidence.expand((image, row % v)).scale(highest.flatten(1)[image, row][:, None])[:, 0]
+        for target, value in (
+            (result.best, top.double()),
+            (result.view, row % v + corner[2]),
+            (result.shift, row // v + corner[1]),
+            (result.inplane, inplane_of(image, row)),
+            (result.scale, scale.double()),
+        ):
+            target[rows] = torch.where(better, value, target[rows])
+    _raise_reference(result, rows, torch.maximum(result.reference[rows], top.double()))
 
 
 def _filled(

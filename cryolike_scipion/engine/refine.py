@@ -23,6 +23,7 @@ from .template_power import ring_power
 
 __all__ = ["RefinedPoses", "refine_poses"]
 
+_SETTLED = 1e-3  # nat; a pose that gains less is at its maximum
 _STEP = np.deg2rad(0.5)  # of the numerical derivatives with respect to the view
 
 
@@ -79,33 +80,46 @@ def refine_poses(
 
 
 def _climb(images, rotations, origins, bank, prior, reach, iterations) -> tuple[np.ndarray, np.ndarray]:
+    rotations, origins = rotations.copy(), origins.copy()
     damping = np.full(len(images), 1e-3)
     slices = bank.slices(rotations)
     power, product = posed_products(images, slices, shift_phase(bank, origins), bank)
     best = collect(images, power, product, prior)
+    rows = np.arange(len(images))  # those that still climb
     for _ in range(iterations):
-        gradient, fisher = _derivatives(images, rotations, origins, slices, best, bank, prior)
-        diagonal = np.einsum("rii->ri", fisher)
-        damped = fisher + np.einsum("r,ri,ij->rij", damping, diagonal, np.eye(5))
-        step = np.linalg.solve(damped + 1e-12 * np.eye(5), gradient[..., None])[..., 0]
-        step[:, :3] = _shorten(step[:, :3], np.deg2rad(2.0))
-        step[:, 3:] = _shorten(step[:, 3:], reach)
-        tried_rotation = Rotation.from_rotvec(step[:, :3]).as_matrix() @ rotations
-        tried_origin = origins + step[:, 3:]
+        step = _step(images, rotations[rows], origins[rows], slices, best, damping[rows], bank, prior, reach)
+        tried_rotation = Rotation.from_rotvec(step[:, :3]).as_matrix() @ rotations[rows]
+        tried_origin = origins[rows] + step[:, 3:]
         tried_slices = bank.slices(tried_rotation)
         power, product = posed_products(images, tried_slices, shift_phase(bank, tried_origin), bank)
         tried = collect(images, power, product, prior)
-        better = tried.log_ratio > best.log_ratio
-        rotations = np.where(better[:, None, None], tried_rotation, rotations)
-        origins = np.where(better[:, None], tried_origin, origins)
-        keep = torch.as_tensor(better, device=slices.device)[:, None, None]
-        slices = torch.where(keep, tried_slices, slices)
-        gain = np.where(better, tried.log_ratio - best.log_ratio, 0.0)
-        best = PoseScores(*(np.where(better, getattr(tried, f), getattr(best, f)) for f in PoseScores.__annotations__))
-        damping = np.where(better, damping / 3, np.minimum(damping * 10, 1e3))
-        if gain.max() < 1e-4 and (damping > 1.0).all():
+        gain = tried.log_ratio - best.log_ratio
+        better = gain > 0
+        rotations[rows] = np.where(better[:, None, None], tried_rotation, rotations[rows])
+        origins[rows] = np.where(better[:, None], tried_origin, origins[rows])
+        damping[rows] = np.where(better, damping[rows] / 3, np.minimum(damping[rows] * 10, 1e3))
+        climbs = (gain > _SETTLED) | (~better & (damping[rows] < 1.0))
+        if not climbs.any():
             break
+        keep = torch.as_tensor(better, device=slices.device)[:, None, None]
+        chosen = torch.from_numpy(np.flatnonzero(climbs)).to(slices.device)
+        slices = torch.where(keep, tried_slices, slices)[chosen]
+        best = PoseScores(
+            *(np.where(better, getattr(tried, f), getattr(best, f))[climbs] for f in PoseScores.__annotations__)
+        )
+        images, rows = images.take(chosen), rows[climbs]
     return rotations, origins
+
+
+def _step(images, rotations, origins, slices, best: PoseScores, damping, bank, prior, reach: float) -> np.ndarray:
+    """Damped change of rotation vectors (radian) and origins (Å): float64 [r, 5]."""
+    gradient, fisher = _derivatives(images, rotations, origins, slices, best, bank, prior)
+    diagonal = np.einsum("rii->ri", fisher)
+    damped = fisher + np.einsum("r,ri,ij->rij", damping, diagonal, np.eye(5))
+    step = np.linalg.solve(damped + 1e-12 * np.eye(5), gradient[..., None])[..., 0]
+    step[:, :3] = _shorten(step[:, :3], np.deg2rad(2.0))
+    step[:, 3:] = _shorten(step[:, 3:], reach)
+    return step
 
 
 def _shorten(vectors: np.ndarray, longest: float) -> np.ndarray:
@@ -126,12 +140,11 @@ def _derivatives(images, rotations, origins, slices, scores: PoseScores, bank, p
     gradient = in_b[:, None] * along_b.cpu().numpy()
     for axis, along_a in enumerate((turned[0][1], turned[1][1], _power_slope(images, slices, bank))):
         gradient[:, axis] += in_a * along_a.cpu().numpy()
-    at_nodes = torch.stack(changes, dim=1)
-    matrix = torch.as_tensor(bank.rule.from_grid, dtype=slices.real.dtype, device=slices.device).to(slices.dtype)
-    at_nodes = torch.einsum("pn,rinw->ripw", matrix, at_nodes)
-    at_nodes = at_nodes * torch.sqrt(images.power[..., 0].real.clamp_min(0))[:, None, :, None]
-    flat = torch.view_as_real(at_nodes).flatten(2).double()
-    overlap = torch.einsum("rif,rjf->rij", flat, flat) / grid.n_half
+    # CTF² on the search grid's radii, from that of the power nodes: near enough for a step's length.
+    matrix = torch.as_tensor(bank.rule.from_grid, dtype=slices.real.dtype, device=slices.device)
+    share = (images.power[..., 0].real.to(matrix) @ matrix).clamp_min(0).sqrt()
+    flat = torch.view_as_real(torch.stack(changes, dim=1) * share[:, None, :, None]).flatten(2)
+    overlap = torch.bmm(flat, flat.mT).double() / grid.n_half
     return gradient, overlap.cpu().numpy() * _information(scores, prior)[:, None, None]
 
 
