@@ -34,7 +34,7 @@ SECTIONS = (
         "kernel.py",
         tuple(f"--boxes 64 128 192 --shifts {n}" for n in _SHIFTS),
     ),
-    Section("Hierarchical search", "hierarchical.py"),
+    Section("Hierarchical search", "hierarchical.py", ("--full",)),
     Section("Templates", "templates.py"),
     Section("Conversion of particles", "conversion.py"),
     Section(

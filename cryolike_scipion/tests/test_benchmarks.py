@@ -79,7 +79,7 @@ def test_torch_is_loaded_after_the_engine_has_said_how_threads_wait(bench):
         "    def find_spec(self, name, path=None, target=None):\n"
         "        assert name != 'torch' or 'OMP_WAIT_POLICY' in os.environ, 'torch came first'\n"
         "sys.meta_path.insert(0, Watch())\n"
-        "import end_to_end, memory, startup\nassert 'torch' in sys.modules"
+        "import hierarchical, end_to_end, memory, startup\nassert 'torch' in sys.modules"
     )
     common.measure(common.python(script))
 
@@ -168,3 +168,67 @@ def test_a_wrong_answer_shows(bench, tmp_path):
     results.save(tmp_path)
     bad = particles.agreement(tmp_path, data)
     assert bad.accuracy == pytest.approx(5 / 6) and bad.pose_error == pytest.approx(30, abs=1e-3) and bad.near == 0
+
+
+# ---------------------------------------------------------------- one search beside another
+
+
+def _found(searching, log, best=None, error=0.0, rows=1.0, rotation=None):
+    log = np.array(log, dtype=float)
+    return searching.Found(
+        log,
+        np.full(log.shape, error),
+        np.array(log if best is None else best, dtype=float),
+        np.broadcast_to(np.eye(3) if rotation is None else rotation, (*log.shape, 3, 3)),
+        np.full(log.shape, rows),
+        seconds=0.5,
+    )
+
+
+def test_differences_from_the_exhaustive_search_are_told(bench):
+    hierarchical, searching = bench("hierarchical"), bench("searching")
+    exhaustive = _found(searching, [[10.0, 20.0, 30.0], [5.0, 5.0, 5.0]])
+    found = _found(searching, [[10.0, 20.01, 30.1], [4.0, 4.0, 4.0]], [[9.995, 19.0, 31.0], [5, 5, 5]], error=0.3, rows=2.0)
+    first = np.array([[True] * 3, [False] * 3])
+    close = hierarchical.closeness(found, exhaustive, first, np.array([10, 20]))
+    assert close.pairs == 3 and close.within == pytest.approx(2 / 3) and close.best_pose == pytest.approx(2 / 3)
+    assert close.median == pytest.approx(0.01) and close.worst == pytest.approx(0.1)
+    assert close.reported == pytest.approx(0.3) and close.real == pytest.approx(np.hypot(0.01, 0.1) / np.sqrt(3))
+    assert close.rows == pytest.approx(0.2)
+    assert hierarchical.closeness(found, exhaustive, ~first, np.array([10, 20])).rows == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="no pair"):
+        hierarchical.closeness(found, exhaustive, first & ~first, np.array([10, 20]))
+
+
+def test_structures_as_good_as_the_best_count_as_the_same(bench):
+    hierarchical, searching = bench("hierarchical"), bench("searching")
+    exhaustive = _found(searching, [[1.0, 1.0, 1.0], [0.0, 0.995, 0.5]])
+    other = _found(searching, [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    assert hierarchical.same_structure(exhaustive, exhaustive) == 1
+    assert hierarchical.same_structure(other, exhaustive) == pytest.approx(1 / 3)
+
+
+def test_the_answer_is_held_against_the_truth(bench):
+    hierarchical, searching = bench("hierarchical"), bench("searching")
+    from cryolike_scipion.engine.rotations import matrix_from_euler
+
+    truth = hierarchical.Truth(np.array([0, 1, 0, 2]), np.repeat(matrix_from_euler(0.0, 0.0, 90.0)[None], 4, axis=0))
+    found = _found(searching, [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    fourfold = hierarchical.quality(found, truth, ["C4", "C4"])
+    assert fourfold.structures == pytest.approx(2 / 3)  # the fourth particle's structure was not offered
+    assert fourfold.pose_error < 1e-6 and fourfold.near == 1
+    plain = hierarchical.quality(found, truth, ["C1", "C4"])
+    assert plain.pose_error == pytest.approx(90) and plain.near == pytest.approx(1 / 3)
+
+
+def test_both_searches_ask_the_same_grid(bench, tmp_path):
+    hierarchical, searching, particles = bench("hierarchical"), bench("searching"), bench("particles")
+    data = particles.simulate(tmp_path, 8, 32, snr=0.2)
+    case = searching.Case("small", data.particles, data.truth, data.structures, max_shift=2 * data.pixel)
+    searches = searching.Searches(case, 5, 2, angular_step=15.0, shift_step=data.pixel, levels=0)
+    exhaustive, found = searches.exhaustive(), searches.hierarchical()
+    assert exhaustive.log.shape == (2, 5) and exhaustive.rotation.shape == (2, 5, 3, 3)
+    assert np.array_equal(exhaustive.rows[:, 0], searches.grid_rows) and (found.rows > 0).all()
+    assert hierarchical.same_structure(found, exhaustive) == 1
+    assert np.abs(found.log - exhaustive.log).max() < 0.1
+    assert searches.reference_seconds() > 0
