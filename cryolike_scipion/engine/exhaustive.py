@@ -28,7 +28,7 @@ from .shifts import ShiftGrid
 __all__ = ["BlockSizes", "GridScores", "search_grid"]
 
 _NOTICED = 1e-7  # share of the mass from which on a row is named
-_ROWS, _ITEMS = 112, 3000  # rows of images x shifts, and rows x views, at a time: more would leave the cache
+_ROWS, _POSES = 112, 800_000  # rows of images x shifts, and poses, at a time: more would leave the cache
 _GPU_ROWS, _GPU_ITEMS = 2048, 1 << 22  # the same, of the kernel: fewer would leave a GPU idle
 
 
@@ -39,9 +39,9 @@ class BlockSizes:
     images: int | None = None
     views: int | None = None
 
-    def fit(self, shifts: int, fused: bool = False) -> tuple[int, int, int]:
-        """Images, shifts and views of a block for a number of shifts; ``fused``: for the kernel on a GPU."""
-        rows, items = (_GPU_ROWS, _GPU_ITEMS) if fused else (_ROWS, _ITEMS)
+    def fit(self, shifts: int, n_inplane: int, fused: bool = False) -> tuple[int, int, int]:
+        """Images, shifts and views of a block for numbers of shifts and angles; ``fused``: for the kernel on a GPU."""
+        rows, items = (_GPU_ROWS, _GPU_ITEMS) if fused else (_ROWS, _POSES // n_inplane)
         images = self.images or max(1, min(rows if fused else 64, rows // shifts))
         some = min(shifts, max(1, rows // images))
         return images, some, self.views or max(16, items // (images * some))
@@ -154,7 +154,7 @@ def search_grid(
     scorer = None
     if optima is None and uses_kernel(device, templates.rows.dtype):
         scorer = FusedScorer(templates.rows, basis, n_inplane)
-    per_image, per_shift, per_view = blocks.fit(len(shifts), scorer is not None)
+    per_image, per_shift, per_view = blocks.fit(len(shifts), n_inplane, scorer is not None)
     factors = shift_factors(grid, shifts.origins, images.matched.real.dtype, device)
     for start in range(0, len(images), per_image):
         some = images.take(slice(start, start + per_image))

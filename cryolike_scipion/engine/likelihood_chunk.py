@@ -9,6 +9,7 @@ from threading import Lock
 import numpy as np
 
 from .bands import band_images
+from .compute import thread_count
 from .conversion import Converted, convert
 from .correlation import shift_factors
 from .exhaustive import BlockSizes
@@ -93,8 +94,9 @@ def pilot_images(
 
 
 def _pieces(setup: Setup, indices: np.ndarray, size: int) -> list[np.ndarray]:
-    """Positions of at most ``size`` particles of one optics group each."""
+    """Positions of at most ``size`` particles of one optics group each, fewer where some threads would have none."""
     groups = setup.particles.optics_index[indices]
+    size = max(1, min(size, -(-len(indices) // thread_count())))
     found = []
     for group in np.unique(groups):
         places = np.flatnonzero(groups == group)

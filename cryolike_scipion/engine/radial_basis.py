@@ -145,7 +145,8 @@ def compressed_basis(
     while first < len(ranks):
         rank = min(max(_LEAST_RANK, *ranks[first:]), grid.n_radii)
         count = 1
-        while first + count < len(ranks) and max(ranks[first + count :]) > _SAME_RANK * rank - _SPARE:
+        least = 0 if rank <= _LEAST_RANK else _SAME_RANK * rank - _SPARE
+        while first + count < len(ranks) and max(ranks[first + count :]) > least:
             count += 1
         chosen = vectors[first : first + count, :, :rank] * weights[:, None]
         blocks.append(OrderBlock(first, count, rank, start, chosen.to(dtype).contiguous()))

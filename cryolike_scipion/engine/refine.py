@@ -23,7 +23,7 @@ from .template_power import ring_power
 
 __all__ = ["RefinedPoses", "refine_poses"]
 
-_SETTLED = 1e-3  # nat; a pose that gains less is at its maximum
+_SETTLED = 1e-5  # nat; a pose that gains less is at its maximum
 _STEP = np.deg2rad(0.5)  # of the numerical derivatives with respect to the view
 
 
@@ -98,7 +98,7 @@ def _climb(images, rotations, origins, bank, prior, reach, iterations) -> tuple[
         rotations[rows] = np.where(better[:, None, None], tried_rotation, rotations[rows])
         origins[rows] = np.where(better[:, None], tried_origin, origins[rows])
         damping[rows] = np.where(better, damping[rows] / 3, np.minimum(damping[rows] * 10, 1e3))
-        climbs = (gain > _SETTLED) | (~better & (damping[rows] < 1.0))
+        climbs = (gain > _SETTLED) | (~better & (damping[rows] < 100.0))
         if not climbs.any():
             break
         keep = torch.as_tensor(better, device=slices.device)[:, None, None]

@@ -153,13 +153,14 @@ def test_symmetry_leaves_the_answer(tmp_path, no_report):
     """A C4 structure searched as C4 and as C1: the same scores, the same poses up to the symmetry."""
     maps = write_maps(tmp_path, 1, symmetry="C4", count=5)
     simulate(tmp_path, maps, count=8, symmetry=["C4"], snr=3.0)
-    options = {"angular_step": 8.0, "levels": 1, "resolution": 12.0}
+    options = {"angular_step": 8.0, "levels": 2, "resolution": 12.0}
     with_group = score(tmp_path / "c4", tmp_path / "truth.star", maps, symmetry=["C4"], **options)
     without = score(tmp_path / "c1", tmp_path / "truth.star", maps, **options)
     assert len(with_group.grids["views_001"].values) < 0.3 * len(without.grids["views_001"].values)
-    # The two grids have other views, and a peak can be narrower than they resolve.
+    # The two grids have other views, and a peak of 200 nat is narrower than they resolve: a division more would move it by
+    # several nat.
     change = np.abs(with_group.integrated - without.integrated)
-    assert np.median(change) < 0.1 and change.max() < 5.0
+    assert np.median(change) < 0.1 and change.max() < 2.0
     assert np.median(np.abs(with_group.max - without.max)) < 0.05
     poses = [matrix_from_euler(r.rot[0], r.tilt[0], r.psi[0]) for r in (with_group, without)]
     assert np.median(distance_deg(*poses, group_rotations("C4"))) < 0.5

@@ -67,11 +67,13 @@ def test_the_best_pose_is_near_the_best_of_the_full_tensor(small, tmp_path, no_r
 
 
 def test_a_tensor_beyond_the_memory_bound_is_refused(small, tmp_path, no_report, capsys):
-    assert command(small, tmp_path, "--search", "exhaustive", "--keep", "full", "--memory", "0.001") == 2
+    """About 1,700 views, 200 shifts and 64 angles of 14 images: 2 GiB in full, and little by rotation."""
+    fine = ("--search", "exhaustive", "--memory", "0.3", "--angular-step", "6", "--shift-step", "1")
+    assert command(small, tmp_path, *fine, "--keep", "full") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "--memory" in error and "full" in error
     assert not (tmp_path / "scores.h5").exists() and not (tmp_path / "particles.star").exists()
-    assert command(small, tmp_path, "--search", "exhaustive", "--keep", "rotation", "--memory", "0.001") == 0
+    assert command(small, tmp_path, "--search", "exhaustive", "--memory", "0.3", "--keep", "rotation") == 0
 
 
 def test_a_tensor_is_of_an_exhaustive_search(small, tmp_path):
