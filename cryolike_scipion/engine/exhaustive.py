@@ -22,13 +22,13 @@ from .polar_grid import PolarGrid
 from .polar_images import PolarImages
 from .radial_basis import RadialBasis
 from .row_sums import SURE, pick_rows, sampling_interval, sum_rows
-from .scoring import GridEvidence, grid_evidence
+from .scoring import GridEvidence, TemplateTerms, evidence_of
 from .shifts import ShiftGrid
 
 __all__ = ["BlockSizes", "GridScores", "search_grid"]
 
 _NOTICED = 1e-7  # share of the mass from which on a row is named
-_ROWS, _POSES = 112, 800_000  # rows of images x shifts, and poses, at a time: more would leave the cache
+_ROWS, _POSES = 112, 3_200_000  # rows of images x shifts, and poses, at a time: more would leave the cache
 _GPU_ROWS, _GPU_ITEMS = 2048, 1 << 22  # the same, of the kernel: fewer would leave a GPU idle
 
 
@@ -159,6 +159,7 @@ def search_grid(
     for start in range(0, len(images), per_image):
         some = images.take(slice(start, start + per_image))
         heavy: list[tuple[Tensor, ...]] = []
+        terms = TemplateTerms.of(some, templates)
         rows = torch.cat([
             shifted_rows(some.matched[:, None], factors[o : o + per_shift], basis).unflatten(0, (len(some), -1))
             for o in range(0, len(shifts), per_shift)
@@ -166,7 +167,7 @@ def search_grid(
         for first in range(0, len(templates), per_view):
             views = slice(first, first + per_view)
             part = templates.take(views)
-            scores = grid_evidence(some, part, prior, n_inplane)
+            scores = evidence_of(some, terms.views(views), prior, n_inplane)
             for offset in range(0, len(shifts), per_shift):
                 own = rows[:, offset : offset + per_shift]
                 corner = start, offset, first

@@ -20,7 +20,7 @@ __all__ = ["MovedImages", "Peaks", "RowScorer", "Sums"]
 
 _LIST_COST = 7.0  # of a row in a list over one in a dense block
 _PAIRS_AT_ONCE, _ROWS_AT_ONCE, _MOVED_AT_ONCE = 192, 112, 8
-_POSES_AT_ONCE = 800_000  # rows times in-plane angles: more would leave the cache
+_POSES_AT_ONCE = 1_600_000  # rows times in-plane angles: more would leave the cache
 
 Allowed = Callable[[int, np.ndarray], np.ndarray]
 

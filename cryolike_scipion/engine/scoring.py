@@ -95,6 +95,11 @@ class TemplateTerms:
         """Of images ``rows``."""
         return TemplateTerms(self.mean[rows], None if self.orders is None else self.orders[rows], self.in_mask[rows])
 
+    def views(self, index) -> TemplateTerms:
+        """Of views ``index``."""
+        orders = None if self.orders is None else self.orders[:, index]
+        return TemplateTerms(self.mean[:, index], orders, self.in_mask[:, index])
+
 
 def grid_evidence(
     images: PolarImages, templates: Templates, prior: ScalePrior, n_inplane: int, exact: bool = True
