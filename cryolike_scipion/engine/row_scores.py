@@ -143,8 +143,11 @@ class RowScorer:
         """
         found: list[Peaks] = []
         for b, known, o, v in self._products(image, origin, view):
-            highest = self._masked(b, image, v).amax(dim=1, keepdim=True)
-            found.append(self._peaks(known.effective(highest), known, o, v))
+            if known.turn is None:  # the offset is the same at every angle
+                highest = known.effective(self._masked(b, image, v).amax(dim=1, keepdim=True))
+            else:
+                highest = self._masked(known.effective(b), image, v).amax(dim=1, keepdim=True)
+            found.append(self._peaks(highest, known, o, v))
         best = max(found, key=lambda f: f.peak.max())
         origins, views, peak, power = _joined(found, ("origin", "view", "peak", "power"))
         return Peaks(origins, views, peak, power, best.scale)

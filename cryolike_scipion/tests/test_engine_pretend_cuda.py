@@ -55,8 +55,10 @@ def test_a_run_keeps_its_tensors_on_the_gpu(particles, gpu, tmp_path, monkeypatc
     settings = {**small_sets.SEARCH, **options, "threads": 1}
     gpu("likelihood", particles=[str(folder / star)], structures=maps, out=str(tmp_path / "gpu"), **settings)
     found = load_results(tmp_path / "gpu")
+    # The kernel's stand-in sums in another order and in other blocks.
+    close = 0.01 if options["search"] == "exhaustive" else 0.0
     for name in FIELDS:
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=close, err_msg=name)
     assert len(seen) > 1000
 
 
