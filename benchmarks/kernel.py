@@ -18,6 +18,7 @@ import reference_kernel as reference
 import torch
 
 from cryolike_scipion import __version__
+from cryolike_scipion.engine.allocator import keep_freed_memory
 from cryolike_scipion.engine.compute import use_threads
 from cryolike_scipion.engine.correlation import correlate, shift_factors, shifted_rows
 from cryolike_scipion.engine.exhaustive import search_grid
@@ -58,7 +59,7 @@ class Case:
         self.structure = _structure(self.k_max)
         self.views = cryolike_views(step_deg)
         self.shifts = grid_by_count(shifts, shifts, _SHIFT_PIXELS * self.pixel * (shifts - 1) / 2)
-        self.images, self.arguments = _images(self.structure, box, self.pixel, count)
+        self.images, self.arguments, self.signal = _images(self.structure, box, self.pixel, count)
         self.window = Window(self.structure.radius + self.shifts.reach + band_tail(self.k_max), 2 * self.pixel)
 
     def grid(self) -> PolarGrid:
@@ -118,7 +119,8 @@ def _images(structure: Structure, box: int, pixel: float, count: int):
         "bfactor": np.zeros(count),
         "scale": np.ones(count),
     }
-    return noisy_images(clean, signal, truth, everyone, 3), {k: torch.as_tensor(v) for k, v in arguments.items()}
+    images = noisy_images(clean, signal, truth, everyone, 3)
+    return images, {k: torch.as_tensor(v) for k, v in arguments.items()}, signal
 
 
 def _best_time(work, repeats: int) -> float:
@@ -136,10 +138,12 @@ def time_ours(case: Case, repeats: int) -> tuple[float, PolarGrid, int]:
     templates, images = bank.templates(case.views), case.polar(grid)
     n_inplane = inplane_count(bank.basis.n_orders - 1)
     per_part = max(1, min(64, 112 // len(case.shifts)))
+    noise = float((images.projected_power / images.dof).mean().sqrt())
+    prior = ScalePrior(case.signal, 0.1 * case.signal / noise)  # as a run learns it: 10 % from particle to particle
     parts = [slice(start, start + per_part) for start in range(0, len(images), per_part)]
 
     def score(part: slice) -> None:
-        search_grid(images.take(part), templates, case.views.weights, case.shifts, n_inplane, ScalePrior(), grid, bank.basis)
+        search_grid(images.take(part), templates, case.views.weights, case.shifts, n_inplane, prior, grid, bank.basis)
 
     return _best_time(lambda: list(parallel(score, parts)), repeats), grid, n_inplane
 
@@ -203,6 +207,7 @@ def main() -> None:
         case = Case(box, options.images, options.shifts, options.step)
         asked = len(case.images) * len(case.views) * len(case.shifts)
         use_threads(options.threads)
+        keep_freed_memory()
         ours, grid, n_inplane = time_ours(case, options.repeats)
         torch.set_num_threads(options.threads)  # the reference works with all of them in every operation
         theirs, their_grid = time_reference(case, options.repeats)

@@ -27,8 +27,9 @@ from .shifts import ShiftGrid
 
 __all__ = ["BlockSizes", "GridScores", "search_grid"]
 
+_NOTHING = 1e-3
 _NOTICED = 1e-7  # share of the mass from which on a row is named
-_ROWS, _POSES = 112, 3_200_000  # rows of images x shifts, and poses, at a time: more would leave the cache
+_ROWS, _POSES = 112, 1_600_000  # rows of images x shifts, and poses, at a time: more would leave the cache
 _GPU_ROWS, _GPU_ITEMS = 2048, 1 << 22  # the same, of the kernel: fewer would leave a GPU idle
 
 
@@ -150,7 +151,7 @@ def search_grid(
     size = len(shifts) * len(templates)
     log_prior = torch.log(torch.as_tensor(view_weights, dtype=torch.float64, device=device))
     log_prior -= float(np.log(len(shifts) * n_inplane))
-    interval = sampling_interval(len(templates) * len(shifts)) if screen else 1
+    interval = sampling_interval(len(templates) * len(shifts)) if screen else 0
     scorer = None
     if optima is None and uses_kernel(device, templates.rows.dtype):
         scorer = FusedScorer(templates.rows, basis, n_inplane)
@@ -219,20 +220,22 @@ def _absorb(
     # A row holds at most g times its best pose; those with less than exp(-SURE) / sqrt(N) of the mass add little noise.
     threshold = known_mass * float(np.exp(-SURE) / (g * np.sqrt(size)))
     chosen, matters = pick_rows(weighted, threshold.to(peak)[:, None, None], interval)
+    if interval > 0:  # rows that hold less than `_NOTHING` of the mass together are not even sampled
+        chosen &= weighted > (known_mass * float(_NOTHING / (g * size))).to(peak)[:, None, None]
     index = torch.nonzero(chosen.flatten())[:, 0]
     im, iv = index // (o * v), index % v
     own = scores.take((im, iv))
     values = effective.flatten(0, 2)[index]
     if own.turn is None:
         values = values - own.offset
-    sums, _ = sum_rows(values, own.evidence, reference.to(values)[im], own.turn)
+    sums = sum_rows(values, own.evidence, reference.to(values)[im], own.turn)
     prior = torch.exp(log_prior)[iv]
     mass = torch.zeros(m * o * v, dtype=torch.float64, device=b.device)
     moment = torch.zeros_like(mass)
     mass[index] = sums.mass * prior
     moment[index] = sums.first_moment * prior
     mass, moment = mass.view(m, o, v), moment.view(m, o, v)
-    if interval > 1:
+    if interval > 0:
         mass, moment = _filled(mass, moment, weighted.double(), peak.double(), chosen, chosen & ~matters)
     result.mass[rows] += mass.sum(dim=(1, 2))
     result.moment[rows] += moment.sum(dim=(1, 2))

@@ -104,9 +104,7 @@ def _climb(images, rotations, origins, bank, prior, reach, iterations) -> tuple[
         keep = torch.as_tensor(better, device=slices.device)[:, None, None]
         chosen = torch.from_numpy(np.flatnonzero(climbs)).to(slices.device)
         slices = torch.where(keep, tried_slices, slices)[chosen]
-        best = PoseScores(
-            *(np.where(better, getattr(tried, f), getattr(best, f))[climbs] for f in PoseScores.__annotations__)
-        )
+        best = PoseScores(*(np.where(better, getattr(tried, f), getattr(best, f))[climbs] for f in PoseScores.__annotations__))
         images, rows = images.take(chosen), rows[climbs]
     return rotations, origins
 

@@ -161,7 +161,7 @@ class RowScorer:
             p = self._peaks(allowed.amax(dim=1, keepdim=True), known, o, v)
             reference = torch.as_tensor(p.peak, dtype=b.dtype, device=b.device)
             inside = None if allowed is effective else torch.isfinite(allowed)
-            sums, _ = sum_rows(effective, known.evidence, reference, known.turn, inside)
+            sums = sum_rows(effective, known.evidence, reference, known.turn, inside)
             mass = sums.mass.cpu().numpy()
             with np.errstate(divide="ignore", invalid="ignore"):
                 log_mass, mean = p.peak + np.log(mass), np.where(mass > 0, sums.first_moment.cpu().numpy() / mass, 0.0)

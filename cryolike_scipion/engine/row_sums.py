@@ -20,8 +20,10 @@ __all__ = ["SURE", "RowSums", "pick_rows", "sampling_interval", "sum_rows"]
 SURE = 5.0
 _SAMPLES, _SPARSEST = 16384, 16
 _INVERTED = 1e-5  # P(alpha > 0) from which on float32 has too few digits of it
-_CERTAIN = 4.0  # widths of the scale's posterior from which on P(alpha > 0) is one
+# Widths of the scale's posterior from which on P(alpha > 0) is one, and from which on a row's best pose outweighs where it is not.
+_CERTAIN, _PEAKED = 4.0, 5.5
 _LOWEST = -80.0  # of a logarithm relative to the reference: what is less is nothing, and numbers too small for float32 are slow
+_POSES_AT_ONCE = 1 << 18  # more would leave the cache
 _SERIES_ERROR = 1e-3  # nat, of the logarithm's series
 
 
@@ -51,7 +53,7 @@ def pick_rows(peak: Tensor, threshold: Tensor | float, interval: int) -> tuple[T
     threshold : Tensor or float
         Rows above it are all chosen.
     interval : int
-        One in so many of the others is; 1: all.
+        One in so many of the others is; 0 and 1: all.
 
     Returns
     -------
@@ -60,7 +62,7 @@ def pick_rows(peak: Tensor, threshold: Tensor | float, interval: int) -> tuple[T
         Those above the threshold.
     """
     matters = peak > threshold
-    if interval == 1:
+    if interval <= 1:
         return torch.ones_like(matters), matters
     shifts = torch.arange(peak.shape[-2], device=peak.device)[:, None]
     views = torch.arange(peak.shape[-1], device=peak.device)[None, :]
@@ -69,7 +71,7 @@ def pick_rows(peak: Tensor, threshold: Tensor | float, interval: int) -> tuple[T
 
 def sum_rows(
     b: Tensor, evidence: Evidence, reference: Tensor, turn: Tensor | None = None, allowed: Tensor | None = None
-) -> tuple[RowSums, Tensor]:
+) -> RowSums:
     """Sum rows over in-plane angles.
 
     Parameters
@@ -84,12 +86,22 @@ def sum_rows(
         Factor of the evidence at every angle, see `GridEvidence`.
     allowed : bool Tensor [r, g], optional
         In-plane angles that count.
-
-    Returns
-    -------
-    RowSums, and the weights [r, g] that were summed.
     """
-    if len(b) and _surely_upright(b, evidence):
+    found = []
+    batch = max(1, _POSES_AT_ONCE // b.shape[1])
+    for start in range(0, len(b), batch):
+        rows = slice(start, start + batch)
+        parts = [None if t is None else t[rows] for t in (turn, allowed)]
+        found.append(_sum_batch(b[rows], evidence.expand(rows), reference[rows], *parts))
+    if not found:
+        nothing = torch.zeros(0, dtype=torch.float64, device=b.device)
+        return RowSums(nothing, nothing)
+    return RowSums(torch.cat([f.mass for f in found]), torch.cat([f.first_moment for f in found]))
+
+
+def _sum_batch(b: Tensor, evidence: Evidence, reference: Tensor, turn: Tensor | None, allowed: Tensor | None) -> RowSums:
+    """Some of the rows of `sum_rows`."""
+    if _surely_upright(b, evidence):
         logs = _logs_relative(b, evidence, reference[:, None]).clamp_(_LOWEST, -_LOWEST)
         weights = torch.exp(logs)
         if turn is not None:
@@ -98,7 +110,7 @@ def sum_rows(
             weights.mul_(allowed)
         mass = weights.sum(dim=1).double()
         moment = torch.linalg.vecdot(weights, logs).double()
-        return RowSums(mass, moment + mass * reference), weights
+        return RowSums(mass, moment + mass * reference)
     logs, positive = evidence.log_ratio_and_positive(b)
     if turn is not None:
         positive = positive * turn
@@ -114,15 +126,23 @@ def sum_rows(
         full[inverted] = evidence.expand(inverted).log_ratio(b[inverted])
         exact = torch.exp(full[inverted] - reference[inverted, None])
         weights[inverted] = exact if allowed is None else torch.where(allowed[inverted], exact, exact.new_zeros(()))
-    return RowSums(weights.sum(dim=1).double(), (weights * full).sum(dim=1).double()), weights
+    return RowSums(weights.sum(dim=1).double(), (weights * full).sum(dim=1).double())
 
 
 def _surely_upright(b: Tensor, evidence: Evidence) -> bool:
-    """Whether alpha > 0 is certain at every pose, known before and after."""
+    """Whether the factor for alpha > 0 can be left out.
+
+    With t the posterior mean of alpha over its width, the evidence goes as exp(t²/2), and the factor takes at most
+    ``exp(-t²/2) / 2`` off where t > 0: next to a row's best pose at t = T that is less than ``g exp(-T²/2) / 2`` of its sum.
+    """
     if float(evidence.prior_factor.amax()) > 1 + 1e-4:
         return False
-    least = (evidence.scale_gain * b.amin(dim=1, keepdim=True) + evidence.scale_shift) * evidence.inverse_width
-    return float(least.amin()) > _CERTAIN
+
+    def widths(values: Tensor) -> Tensor:
+        return (evidence.scale_gain * values + evidence.scale_shift) * evidence.inverse_width
+
+    least = float(widths(b.amin(dim=1, keepdim=True)).amin())
+    return least > _CERTAIN or (least > 0 and float(widths(b.amax(dim=1, keepdim=True)).amin()) > _PEAKED)
 
 
 def _logs_relative(b: Tensor, evidence: Evidence, reference: Tensor) -> Tensor:
