@@ -48,6 +48,7 @@ SECTIONS = (
         ("--bounds 1 2 4 --boxes 64 128 256 --particles 100 1000 --structures 2 4 --max-shift 6 --levels 0",),
     ),
     Section("Start-up", "startup.py", ("--boxes 32 64 128 --repeats 3",)),
+    Section("On a GPU", "gpu.py"),
 )
 
 

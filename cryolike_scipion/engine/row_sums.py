@@ -20,7 +20,8 @@ __all__ = ["SURE", "RowSums", "pick_rows", "sampling_interval", "sum_rows"]
 SURE = 5.0
 _SAMPLES, _SPARSEST = 16384, 16
 _INVERTED = 1e-5  # P(alpha > 0) from which on float32 has too few digits of it
-# Widths of the scale's posterior from which on P(alpha > 0) is one, and from which on a row's best pose outweighs where it is not.
+# Widths of the scale's posterior from which on P(alpha > 0) is one, and of a row's best pose from which on it outweighs those
+# where it is not.
 _CERTAIN, _PEAKED = 4.0, 5.5
 _LOWEST = -80.0  # of a logarithm relative to the reference: what is less is nothing, and numbers too small for float32 are slow
 _POSES_AT_ONCE = 1 << 18  # more would leave the cache
