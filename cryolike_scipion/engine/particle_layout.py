@@ -301,9 +301,9 @@ def _fillers(labels: Sequence[str], tables: Iterable[tuple[list[str], list[str]]
     """For each column the text that stands where a source lacks it: a number where others have a number."""
     fill = dict(_PARTICLE_DEFAULTS)
     for label in labels:
-        own, rows = next(t for t in tables if label in t[0] and t[1])
+        values = (split_row(rows[0])[own.index(label)] for own, rows in tables if label in own and rows)
         try:
-            float(unquote(split_row(rows[0])[own.index(label)]))
+            float(unquote(next(values, "0")))  # no particle of the files that have it may be left
             fill.setdefault(label, lambda group: "0")
         except ValueError:
             fill[label] = lambda group: "None"

@@ -237,6 +237,8 @@ def test_several_files_become_one(tmp_path):
     assert column(result, "cryolikeImageSign") == ["-1.0", "1", "1", "1", "1"]
     assert column(result, "cryolikeImageRootNumber") == ["3", "1", "1", "2", "2"]
     assert column(result, "x", "job") == ["1"] and column(result, "x", "job_2") == ["2"]
+    few = written(tmp_path / "out" / "few.star", particles.take([0, 1]), {})  # no row of the file with more columns
+    assert column(few, "rlnMicrographName") == column(few, "rlnRandomSubset") == ["0", "0"]
     again = read_particles(tmp_path / "out" / "a.star")
     # Two folders hold an images.mrcs: each row still finds its own, also after another round.
     paths = [tmp_path / folder / "images.mrcs" for folder in ("J1", "a", "a", "b", "b")]
