@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import platform
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import reference_kernel as reference
 import torch
+from common import best_of, processor
 
 from cryolike_scipion import __version__
 from cryolike_scipion.engine.allocator import keep_freed_memory
@@ -123,15 +123,6 @@ def _images(structure: Structure, box: int, pixel: float, count: int):
     return images, {k: torch.as_tensor(v) for k, v in arguments.items()}, signal
 
 
-def _best_time(work, repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def time_ours(case: Case, repeats: int) -> tuple[float, PolarGrid, int]:
     """Seconds of the whole search, our grid, and the number of in-plane angles."""
     grid, bank = case.grid(), case.bank()
@@ -145,7 +136,7 @@ def time_ours(case: Case, repeats: int) -> tuple[float, PolarGrid, int]:
     def score(part: slice) -> None:
         search_grid(images.take(part), templates, case.views.weights, case.shifts, n_inplane, prior, grid, bank.basis)
 
-    return _best_time(lambda: list(parallel(score, parts)), repeats), grid, n_inplane
+    return best_of(lambda: list(parallel(score, parts)), repeats), grid, n_inplane
 
 
 def time_reference(case: Case, repeats: int) -> tuple[float, PolarGrid]:
@@ -155,7 +146,7 @@ def time_reference(case: Case, repeats: int) -> tuple[float, PolarGrid]:
     templates = torch.fft.fft(reference.full_circle(case.slices(grid)), dim=-1, norm="forward")
     origins = torch.as_tensor(case.shifts.origins)
     batch = (2, 32)
-    return _best_time(lambda: reference.search(images, templates, grid, origins, batch), repeats), grid
+    return best_of(lambda: reference.search(images, templates, grid, origins, batch), repeats), grid
 
 
 def quadrature_error(case: Case, grid: PolarGrid) -> float:
@@ -196,7 +187,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="the fastest of so many runs counts")
     options = parser.parse_args()
     print(
-        f"{platform.machine()}, {_processor()}, {options.threads} threads; "
+        f"{platform.machine()}, {processor()}, {options.threads} threads; "
         f"Python {platform.python_version()}, "
         f"torch {torch.__version__}, cryolike-scipion {__version__}; float32, {options.images} images, "
         f"{options.shifts**2} shifts, views every {options.step:g}°; best of {options.repeats}.\n"
@@ -220,13 +211,6 @@ def main() -> None:
             f"| {box} | {len(case.views)} | ours, with likelihood | {grid.n_radii} × {grid.n_angles} "
             f"({n_inplane} in-plane) | {1e6 * ours / asked:.3f} | {theirs / ours:.1f} | {error:.1e} |"
         )
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown processor"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Every view, in-plane angle and shift of a grid, in one streaming pass with bounded memory.
 
-For a block of images, shifts and views all inner products come from `correlate`. The best pose is kept, and the
-masses of every view and of every shift are summed in float64; see `row_sums` for what is left out and how it is measured.
+For a block of images, shifts and views all inner products come from `correlate`. The best pose is kept, the mass of all
+poses is summed in float64, and the rows (a view and a shift) that hold most of it are named; see `row_sums` for what is left
+out and how it is measured.
 On a GPU `fused_kernel` does all of this but the last sums without writing the inner products.
 """
 

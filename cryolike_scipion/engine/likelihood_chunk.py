@@ -69,14 +69,9 @@ def score_chunk(scoring: Scoring, indices: np.ndarray, tick: Callable[[int], Non
         `PER_STRUCTURE` names [K, m], ``integrated_change`` and ``integrated_error`` [K, m], ``null_log_density`` and ``status``
         [m], and with ``keep`` other than "pose" ``keep_value_K`` and ``keep_position_K`` per structure.
     """
-    setup, count, size = scoring.setup, len(scoring.setup.structures), len(indices)
-    arrays = {name: np.zeros((count, size)) for name in (*PER_STRUCTURE, "integrated_change", "integrated_error")}
-    arrays["null_log_density"] = np.zeros(size)
-    arrays["status"] = np.zeros(size, dtype=np.uint8)
-    if scoring.keep != "pose":
-        for k in range(count):
-            _store_optima(arrays, k, np.zeros(0, np.int64), size, _optima(setup, k, 0, scoring.keep))
-    pieces = _pieces(setup, indices, scoring.piece)
+    arrays = _empty(scoring, len(indices))
+    _prepare(scoring)
+    pieces = _pieces(scoring.setup, indices, scoring.piece)
     counted = _locked(tick)
     for places, part in zip(pieces, parallel(lambda p: _score_piece(scoring, indices[p], counted), pieces)):
         for name, values in part.items():
@@ -88,9 +83,30 @@ def pilot_images(
     scoring: Scoring, indices: np.ndarray, prior: ScalePrior, tick: Callable[[int], None] | None = None
 ) -> list[PilotImage]:
     """Heaviest poses of pilot particles of one optics group."""
+    _prepare(scoring)
     counted = _locked(tick)
     pieces = _pieces(scoring.setup, indices, scoring.piece)
     return [image for found in parallel(lambda p: _pilot_piece(scoring, indices[p], prior, counted), pieces) for image in found]
+
+
+def _empty(scoring: Scoring, size: int) -> dict[str, np.ndarray]:
+    """Arrays of a chunk or piece of ``size`` particles."""
+    count = len(scoring.setup.structures)
+    arrays = {name: np.zeros((count, size)) for name in (*PER_STRUCTURE, "integrated_change", "integrated_error")}
+    arrays["null_log_density"] = np.zeros(size)
+    arrays["status"] = np.zeros(size, dtype=np.uint8)
+    if scoring.keep != "pose":
+        for k in range(count):
+            _store_optima(arrays, k, np.zeros(0, np.int64), size, _optima(scoring.setup, k, 0, scoring.keep))
+    return arrays
+
+
+def _prepare(scoring: Scoring) -> None:
+    """Make the templates of all levels in all threads: in a worker that needs them first, one thread would."""
+    if scoring.setup.search != "fixed":
+        for search in scoring.searches:
+            for level in range(len(search.levels)):
+                search.templates(level)
 
 
 def _pieces(setup: Setup, indices: np.ndarray, size: int) -> list[np.ndarray]:
@@ -117,22 +133,19 @@ def _locked(tick: Callable[[int], None] | None) -> Callable[[int], None]:
 
 
 def _score_piece(scoring: Scoring, rows: np.ndarray, tick: Callable[[int], None]) -> dict[str, np.ndarray]:
-    setup, count, size = scoring.setup, len(scoring.setup.structures), len(rows)
-    arrays = {name: np.zeros((count, size)) for name in (*PER_STRUCTURE, "integrated_change", "integrated_error")}
-    arrays["null_log_density"] = np.zeros(size)
+    setup, size = scoring.setup, len(rows)
+    arrays = _empty(scoring, size)
     converted = convert(setup.particles, rows, setup.settings, setup.rule, setup.bad_images, setup.cache, setup.device)
     arrays["status"] = converted.status
     _keep_input_poses(arrays, setup, rows, np.arange(size))
-    if scoring.keep != "pose":
-        for k in range(count):
-            _store_optima(arrays, k, np.zeros(0, np.int64), size, _optima(setup, k, 0, scoring.keep))
     if converted.images is None:
         return arrays
     usable = converted.usable
     _null(arrays, converted, usable)
     prior = scoring.priors[int(setup.particles.optics_index[rows[0]])]
     piece = _Piece(setup, converted.images, rows[usable])
-    optima = [_optima(setup, k, len(usable), scoring.keep) if scoring.keep != "pose" else None for k in range(count)]
+    kept = range(len(setup.structures))
+    optima = [_optima(setup, k, len(usable), scoring.keep) if scoring.keep != "pose" else None for k in kept]
     for k, (integral, poses) in enumerate(piece.search(scoring, prior, optima, tick)):
         _store(arrays, setup, k, usable, integral, poses)
         own = optima[k]

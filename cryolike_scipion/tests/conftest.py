@@ -53,3 +53,27 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and not excused and os.environ.get("CRYOLIKE_REQUIRE_ALL"):
         report.outcome = "failed"
         report.longrepr = f"skipped, but CRYOLIKE_REQUIRE_ALL is set: {reason}"
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Runs of ``likelihood`` without their report, whose plots take longer than small runs."""
+    from cryolike_scipion.engine import likelihood_run
+
+    monkeypatch.setattr(likelihood_run, "write_report", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Particles of two structures, and the structures (`likelihood_runs.make_small`)."""
+    from .likelihood_runs import make_small
+
+    return make_small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def quick(small, tmp_path_factory):
+    """The result with which changed runs are compared."""
+    from .likelihood_runs import run_without_report
+
+    return run_without_report(small, tmp_path_factory.mktemp("quick"))

@@ -3,9 +3,11 @@
 import re
 
 import numpy as np
+import pytest
 import torch
 
 from cryolike_scipion import cli
+from cryolike_scipion.engine import likelihood_run
 from cryolike_scipion.engine.particle_star import write_particles
 from cryolike_scipion.engine.particles import read_particles
 
@@ -32,6 +34,13 @@ def run(small, out, **options):
     """The result of a coarse run on what `make_small` returned."""
     folder, maps = small
     return score(out, folder / "input.star", maps, **{**QUICK, **options})
+
+
+def run_without_report(small, out, **options):
+    """The same without the report, whose plots take longer than these runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likelihood_run, "write_report", lambda *_: None)
+        return run(small, out, **options)
 
 
 def rows_of(star):

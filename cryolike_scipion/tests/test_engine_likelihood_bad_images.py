@@ -3,34 +3,13 @@
 import numpy as np
 import pytest
 
-from cryolike_scipion.engine import likelihood_run
 from cryolike_scipion.engine.particles import read_particles
 
-from .likelihood_runs import COUNT, QUICK, command, make_small, rows_of, run, with_images
+from .likelihood_runs import COUNT, QUICK, command, rows_of, with_images
 from .small_sets import score
 
 # mrcfile warns when it writes them.
 pytestmark = pytest.mark.filterwarnings("ignore:Data array contains NaN:RuntimeWarning")
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    """Plots take longer than these runs."""
-    monkeypatch.setattr(likelihood_run, "write_report", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Particles of two structures, and the structures."""
-    return make_small(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def quick(small, tmp_path_factory):
-    """The result with which changed runs are compared."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likelihood_run, "write_report", lambda *_: None)
-        return run(small, tmp_path_factory.mktemp("quick"))
 
 
 def _bad_set(small, folder, value):

@@ -5,36 +5,16 @@ import numpy as np
 import pytest
 
 from cryolike_scipion import engine
-from cryolike_scipion.engine import compute, likelihood_run
+from cryolike_scipion.engine import compute
 from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.results import load_results
 from cryolike_scipion.engine.rotations import distance_deg, matrix_from_euler
 from cryolike_scipion.engine.symmetry import rotations as group_rotations
 
 from .blob_particles import Blobs
-from .likelihood_runs import COUNT, QUICK, command, make_small, run, with_images
+from .likelihood_runs import COUNT, QUICK, command, run, with_images
 from .particle_files import cryosparc_array, write_cryosparc
 from .small_sets import BOX, PIXEL, SEARCH, poses_of, score, simulate, with_columns, write_map, write_maps
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    """Plots take longer than these runs."""
-    monkeypatch.setattr(likelihood_run, "write_report", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Particles of two structures, and the structures."""
-    return make_small(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def quick(small, tmp_path_factory):
-    """The result with which changed runs are compared."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likelihood_run, "write_report", lambda *_: None)
-        return run(small, tmp_path_factory.mktemp("quick"))
 
 
 def _assert_like(found, wanted, nat=0.02):

@@ -3,32 +3,17 @@
 import numpy as np
 import pytest
 
-from cryolike_scipion.engine import likelihood_run
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.rotations import distance_deg, matrix_from_euler
 
-from .likelihood_runs import COUNT, command, make_small, run
+from .likelihood_runs import COUNT, command, run, run_without_report
 from .small_sets import PIXEL
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    """Plots take longer than these runs."""
-    monkeypatch.setattr(likelihood_run, "write_report", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Particles of two structures, and the structures."""
-    return make_small(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")
 def quick(small, tmp_path_factory):
-    """The result with which changed runs are compared."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likelihood_run, "write_report", lambda *_: None)
-        return run(small, tmp_path_factory.mktemp("quick"), search="exhaustive")
+    """The exhaustive result with which runs that keep more are compared."""
+    return run_without_report(small, tmp_path_factory.mktemp("quick"), search="exhaustive")
 
 
 def _kept(small, out, keep):

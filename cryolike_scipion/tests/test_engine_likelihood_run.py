@@ -8,38 +8,18 @@ import numpy as np
 import pytest
 
 from cryolike_scipion import engine
-from cryolike_scipion.engine import likelihood_run, memory
+from cryolike_scipion.engine import memory
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.progress import Progress
 from cryolike_scipion.engine.results import PER_STRUCTURE
 from cryolike_scipion.engine.rotations import distance_deg, matrix_from_euler
 
-from .likelihood_runs import COUNT, QUICK, make_small, rows_of, run
+from .likelihood_runs import COUNT, QUICK, rows_of, run
 from .small_sets import BOX, PIXEL, SEARCH, score, simulate, write_map, write_maps
 from .truth import agreement
 
 ODD_LABELS = ['<b>"a"</b> $x$ % \\', "zwei\nü 'b' #1"]
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    """Plots take longer than these runs."""
-    monkeypatch.setattr(likelihood_run, "write_report", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Particles of two structures, and the structures."""
-    return make_small(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def quick(small, tmp_path_factory):
-    """The result with which changed runs are compared."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likelihood_run, "write_report", lambda *_: None)
-        return run(small, tmp_path_factory.mktemp("quick"))
 
 
 @pytest.fixture(scope="module")

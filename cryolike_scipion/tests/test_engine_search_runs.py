@@ -68,12 +68,16 @@ def test_the_exhaustive_search_gives_the_same(particles, hierarchical, tmp_path)
 
 
 def test_threads_change_nothing(particles, hierarchical, tmp_path, monkeypatch):
-    """Pieces of three images: six of them at work by two."""
+    """Pieces of three images: six of them at work by two. Finer views are made in the order in which they are asked for,
+    several at a time, and round off by how many: 1e-6 nat and 1e-3 degrees or Å.
+    """
     monkeypatch.setattr(memory, "_PIECE", 3)
     compute.use_threads(1)
     one = score(tmp_path / "one", particles[0] / "truth.star", particles[1], **OPTIONS)
     compute.use_threads(2)
     two = score(tmp_path / "two", particles[0] / "truth.star", particles[1], **OPTIONS)
-    for name in ("integrated", "max", "rot", "tilt", "psi", "origin_x", "pose_posterior"):
-        assert np.array_equal(getattr(one, name), getattr(two, name)), name
+    for name in ("integrated", "max", "pose_posterior"):
+        assert np.abs(getattr(one, name) - getattr(two, name)).max() < 1e-6, name
+    for name in ("rot", "tilt", "psi", "origin_x"):
+        assert np.abs(getattr(one, name) - getattr(two, name)).max() < 1e-3, name
     assert np.abs(one.integrated - hierarchical.integrated).max() < 0.02  # nor do the pieces
