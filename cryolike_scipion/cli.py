@@ -209,6 +209,8 @@ def _log_file(verb: str, parameters: Dict[str, Any]) -> Optional[Path]:
     if "run" in parameters:  # report and inspect: beside the results that they read
         folder = Path(parameters["run"])
         return folder / "log.txt" if folder.is_dir() and os.access(folder, os.W_OK) else None
+    if verb == "star":  # writes a file, into a folder that may be anyone's
+        return None
     folder = Path(parameters["out"])
     folder.mkdir(parents=True, exist_ok=True)
     return folder / "log.txt"

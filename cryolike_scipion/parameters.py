@@ -250,6 +250,9 @@ _MEMORY = Parameter(
     "memory", "float", unit="GiB", metavar="GIB", above=0, expert=True,
     help="Bound for the memory in use. More memory allows larger batches. Default: half of what is free at "
          "the first start.")
+_SHARED_BY = Parameter(
+    "shared_by", "int", default=1, unit="runs", metavar="N", minimum=1, expert=True,
+    help="Runs that work on this machine at the same time. Each takes this part of the default bound for the memory.")
 _PRECISION = Parameter(
     "precision", "choice", default="single", choices=("single", "double"), expert=True,
     help="Arithmetic of the image and template transforms. Double is slower; sums of likelihoods are always "
@@ -257,6 +260,19 @@ _PRECISION = Parameter(
 _BATCH_IMAGES = Parameter(
     "batch_images", "int", unit="images", metavar="N", minimum=1, expert=True,
     help="Images handled together. More use more memory. Default: found from the memory bound.")
+_EXPORTS = (
+    Parameter(
+        "assigned_above", "float", metavar="P", minimum=0, maximum=1,
+        help="Also write the particles of each structure to a STAR file of its own, assigned/001.star and so on, for "
+             "refining them separately: those whose structurePosterior is at least P. A larger P takes fewer and surer "
+             "particles. Default: none is written."),
+    Parameter("csv", "bool", default=False,
+              help="Also write scores.csv: a line a particle, with its scores under every structure, for pandas and "
+                   "spreadsheets."),
+    Parameter("cs", "bool", default=False, expert=True,
+              help="Also write particles.cs and particles.csg for cryoSPARC. Particles that came from a .cs file get "
+                   "them in any case."),
+)
 _RESTART = Parameter(
     "restart", "bool", default=False,
     help="Throw away what an earlier run left in the output folder, in place of continuing it.")
@@ -345,6 +361,13 @@ _LIKELIHOOD = (
     Parameter("pilot", "int", default=100, unit="particles", metavar="N", minimum=1, expert=True,
               help="Particles per optics group from which the contrast prior is learned. More are slower and "
                    "surer."),
+    Parameter(
+        "scale_from", "path", metavar="DIR", expert=True,
+        help="Take the contrast prior that another run over the same structures learned: its output folder. For "
+             "particles that are scored in parts. Default: learned from these particles."),
+    Parameter(
+        "learn_only", "bool", default=False, expert=True,
+        help="Learn the contrast prior, write it to scale.json in the output folder, and stop: for --scale-from."),
     Parameter("priors", "floats", metavar="P", minimum=0, expert=True,
               help="Prior weight of each structure, in their order. A larger weight draws undecided "
                    "particles. Default: equal."),
@@ -361,18 +384,17 @@ _LIKELIHOOD = (
     Parameter("rows", "str", metavar="A:B", expert=True,
               help="Score only rows A to B of the particle file, counted from 1, both included; A: and :B "
                    "are open ends. The runs can be put together by 'merge'."),
-    _BAD_IMAGES, *_COMPUTE, _MEMORY, _PRECISION, _BATCH_IMAGES,
+    *_EXPORTS, _BAD_IMAGES, *_COMPUTE, _MEMORY, _SHARED_BY, _PRECISION, _BATCH_IMAGES,
     Parameter("batch_templates", "int", unit="views", metavar="N", minimum=1, expert=True,
               help="Views handled together. More use more memory. Default: found from the memory bound."),
     _RESTART, _OUT)
 
 _MERGE = (
     Parameter("runs", "paths", metavar="OUT_DIR", required=True, positional=True,
-              help="Output folders of 'likelihood' over different structures, or different rows, of the same "
-                   "particles."),
+              help="Output folders of 'likelihood' (or 'merge') over different structures, or different particles."),
     Parameter("priors", "floats", metavar="P", minimum=0, expert=True,
               help="Prior weight of each structure of the merged table. Default: equal."),
-    _OUT)
+    *_EXPORTS, _OUT)
 
 _RUN_DIR = Parameter("run", "path", metavar="OUT_DIR", required=True, positional=True,
                      help="Output folder of 'likelihood' (for 'report' also of 'merge').")
@@ -432,6 +454,13 @@ _SIMULATE = (
     Parameter("seed", "int", default=1, metavar="N", minimum=0, help="Seed of the random numbers."),
     *_ATOMS, _THREADS, _OUT)
 
+_STAR = (
+    _PARTICLES,
+    next(parameter for parameter in _IMAGES if parameter.name == "root"),
+    next(parameter for parameter in _IMAGES if parameter.name == "pixel"),
+    next(parameter for parameter in _IMAGES if parameter.name == "amplitude_contrast"),
+    replace(_OUT, metavar="FILE", help="STAR file to write."))
+
 _RUN = (
     Parameter("job", "path", metavar="FILE", required=True,
               help="JSON file with the verb, its parameters and the program's version."),
@@ -446,6 +475,7 @@ VERBS: Dict[str, List[Parameter]] = {
     "inspect": list(_INSPECT),
     "report": list(_REPORT),
     "simulate": list(_SIMULATE),
+    "star": list(_STAR),
     "run": list(_RUN),
 }
 
@@ -457,5 +487,6 @@ SUMMARIES: Dict[str, str] = {
     "inspect": "one particle with its best templates, residual and score maps",
     "report": "one self-contained HTML page of a likelihood run",
     "simulate": "particles of structures with known poses: for tests and planning",
+    "star": "any particle file as one RELION 3.1 STAR file, with the full names of its image stacks",
     "run": "any of the above from a JSON file",
 }

@@ -14,6 +14,7 @@ from .conversion import convert
 from .correlation import correlate, shift_factors, shifted_rows
 from .ctf import ctf
 from .errors import InputError
+from .image_correction import corrected
 from .image_prep import mask_of, prepare
 from .image_stacks import OK, read_images
 from .likelihood import ScalePrior
@@ -52,11 +53,9 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     folder = Path(parameters["run"])
     results = load_results(folder)
     place = _place(results, parameters["row"], folder)
+    if "runs" in results.parameters:
+        results, place = _in_part(results, place, folder)
     given = dict(results.parameters)
-    if "runs" in given:
-        raise InputError(
-            "the folder is a merged result", folder, remedy="Inspect one of the runs: " + ", ".join(map(str, given["runs"]))
-        )
     scale_prior = given.pop("scale_prior")
     given.pop("polar")
     setup = prepare_run(given, parameters["device"])
@@ -81,6 +80,24 @@ def _place(results: Results, row: int, folder: Path) -> int:
     if results.status[row - 1] != OK:
         raise InputError(f"the image of row {row} could not be scored", folder, remedy="Choose another --row.")
     return row - 1
+
+
+def _in_part(merged: Results, place: int, folder: Path) -> tuple[Results, int]:
+    """The run that a particle of a merged one comes from, and its place there."""
+    wanted = merged.sources[merged.source_index[place]], int(merged.row[place])
+    for name in merged.parameters["runs"]:
+        try:
+            part = load_results(name)
+        except InputError:
+            continue
+        keys = [(part.sources[s], int(row)) for s, row in zip(part.source_index, part.row)]
+        if wanted in keys and part.labels == merged.labels:
+            return part, keys.index(wanted)
+    raise InputError(
+        f"none of the runs that were merged holds row {place + 1} with every structure",
+        folder,
+        remedy="Inspect one of the runs: " + ", ".join(map(str, merged.parameters["runs"])),
+    )
 
 
 def posed_templates(
@@ -116,13 +133,14 @@ def _compare(results: Results, setup: Setup, place: int) -> dict[str, np.ndarray
     if status[0] != OK:
         raise InputError(str(problems[0]))
     sign = torch.as_tensor(particles.sign[[place]])
-    image = prepare(torch.as_tensor(raw), sign, settings.images, group.pixel_size)[0].double()
+    pixels = corrected(torch.as_tensor(raw), group.aberrations, group.pixel_size)
+    image = prepare(pixels, sign, settings.images, group.pixel_size)[0].double()
     mask = mask_of(settings.images, group.box, group.pixel_size)
     shown = (image * mask).numpy()
     templates = []
     for k, structure in enumerate(setup.structures):
         rotation = matrix_from_euler(results.rot[k, place], results.tilt[k, place], results.psi[k, place])
-        origin = np.array([results.origin_x[k, place], results.origin_y[k, place]])
+        origin = group.aberrations.origin_undistorted(np.array([results.origin_x[k, place], results.origin_y[k, place]]))
         template = posed_templates(structure, particles, place, rotation, origin, settings.k_max)
         templates.append(_on_scale_of(shown, template * mask.numpy(), mask.numpy()))
     stack = np.array(templates)

@@ -27,13 +27,14 @@ from .likelihood_setup import Setup, prepare_run
 from .memory import Budget, budget
 from .optima import KEEP, tensor_bytes
 from .own_output import refuse_overwriting
-from .particle_star import write_particles
 from .pose_search import StructureSearch
 from .progress import Progress
 from .report_run import REPORT, write_report
 from .resample import density_on_grid
-from .results import Quantity, Results, columns_for_star
+from .result_files import EXPORTS, refuse_results, remove_results, write_particle_files
+from .results import Quantity, Results
 from .scale_prior import learn_scale
+from .shared_scale import read_scale, write_scale
 
 __all__ = ["run"]
 
@@ -53,12 +54,15 @@ _FREE = frozenset(
         "particles",
         "structures",
         "root",
+        "shared_by",
+        "learn_only",
+        "scale_from",  # what is taken from there counts
+        *EXPORTS,
     }
 )
 _START_INFORMATION = 100.0  # tau² <T,T> of the prior with which the pilot is searched
 _SMALL_GROUP = 30
 _LEAST_PARTICLES = 0.1  # of a pilot, for its scale to be believed
-_WRITTEN = ("particles.star", "matrix.npy", "scores.h5", REPORT)
 _INVERTED = 0.7  # share of inverted particles that raises a warning
 
 
@@ -78,7 +82,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         If particles or structures cannot be used, or an image is bad and ``bad_images`` is "stop".
     """
     out = Path(parameters["out"])
-    refuse_overwriting(out, _WRITTEN, [*parameters["particles"], *parameters["structures"]])
+    refuse_results(out, [*parameters["particles"], *parameters["structures"]])
     refuse_overwriting(out / "structures", ("[0-9][0-9][0-9].mrc",), parameters["structures"])
     setup = prepare_run(parameters, parameters["device"])
     _describe(setup)
@@ -92,19 +96,31 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         "structures": [vars(entry) | {"source": ""} for entry in setup.entries],
         "polar": setup.settings.plain(),
     }
+    given_scale = None
+    if parameters["scale_from"] is not None:
+        given_scale = read_scale(parameters["scale_from"], setup.particles.optics)
+        decides["scale"] = given_scale
     boundaries = list(range(0, len(setup.particles), limits.chunk)) + [len(setup.particles)]
     with Manifest.open(out, decides, boundaries, versions=_versions(), restart=parameters["restart"]) as manifest:
-        results = _score(setup, manifest, parameters, limits, progress)
+        scoring = _scoring(setup, manifest, parameters, limits, progress, given_scale)
+        if parameters["learn_only"]:
+            logger.info("the contrast prior is learned: %s", out)
+            return
+        results = _score(scoring, manifest, parameters, progress)
         _write(out, setup, results, parameters)
         manifest.finish()
     _conclude(out, results)
 
 
-def _score(setup: Setup, manifest: Manifest, parameters: dict[str, Any], limits: Budget, progress: Progress) -> Results:
-    store = ChunkStore(manifest)
-    if store.missing():  # what an earlier run left must not be taken for this one's result
-        for name in _WRITTEN:
-            (manifest.out / name).unlink(missing_ok=True)
+def _scoring(
+    setup: Setup,
+    manifest: Manifest,
+    parameters: dict[str, Any],
+    limits: Budget,
+    progress: Progress,
+    given_scale: dict[str, Any] | None,
+) -> Scoring:
+    """How particles are scored, with the scale prior: the given one, the manifest's, or one that is learned now."""
     searches = [
         StructureSearch(
             k, setup.bands, levels, setup.division, setup.near, setup.n_inplane, setup.ring_ctf,
@@ -115,13 +131,23 @@ def _score(setup: Setup, manifest: Manifest, parameters: dict[str, Any], limits:
     blocks = BlockSizes(parameters["batch_images"], parameters["batch_templates"])
     scoring = Scoring(setup, searches, {}, blocks, limits.piece, parameters["keep"])
     if manifest.scale_prior is None:
-        _check_contrast(scoring)
-        learned = _learn(scoring, parameters, progress)
+        learned = given_scale
+        if learned is None:
+            _check_contrast(scoring)
+            learned = _learn(scoring, parameters, progress)
         manifest.set_scale_prior(learned | {"blocks": [blocks.images, blocks.views]})
     else:  # which rows are sampled depends on the blocks
         scoring = replace(scoring, blocks=BlockSizes(*manifest.scale_prior["blocks"]))
-    groups = (manifest.scale_prior or {}).get("groups", {})
-    scoring = replace(scoring, priors={int(g): ScalePrior(**values) for g, values in groups.items()})
+    prior = manifest.scale_prior or {}
+    write_scale(manifest.out, prior, setup.particles.optics)
+    return replace(scoring, priors={int(g): ScalePrior(**values) for g, values in prior["groups"].items()})
+
+
+def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], progress: Progress) -> Results:
+    setup = scoring.setup
+    store = ChunkStore(manifest)
+    if store.missing():  # what an earlier run left must not be taken for this one's result
+        remove_results(manifest.out)
     count = len(setup.structures)
     missing = set(store.missing())
     finished = sum(len(r) for i, r in enumerate(manifest.ranges) if i not in missing)
@@ -251,7 +277,7 @@ def _write(out: Path, setup: Setup, results: Results, parameters: dict[str, Any]
             file.voxel_size = group.pixel_size
     results.save(out)
     write_report(results, out / REPORT, out.resolve().name)
-    write_particles(out / "particles.star", setup.particles, columns_for_star(results, setup.particles))
+    write_particle_files(out, results, setup.particles, parameters)
 
 
 def _refuse_large_tensor(keep: str, setup: Setup, limits: Budget) -> None:

@@ -49,14 +49,15 @@ def available_memory() -> float:
 
 
 def budget(parameters: dict[str, Any], setup: Setup) -> Budget:
-    """Divide the memory bound (half of what is free where none is given).
+    """Divide the memory bound (half of what is free where none is given, shared with the runs beside this one).
 
     Raises
     ------
     InputError
         If the templates of the grid alone take more.
     """
-    total = parameters["memory"] * _GIB if parameters["memory"] is not None else 0.5 * available_memory()
+    own = 0.5 * available_memory() / parameters["shared_by"]
+    total = parameters["memory"] * _GIB if parameters["memory"] is not None else own
     fixed = sum(_structure_bytes(setup, k) for k in range(len(setup.structures)))
     fixed += max(_BYTES_PER_VOXEL * s.box**3 for s in setup.structures)
     left = total - fixed

@@ -1,4 +1,4 @@
-"""The verb ``merge``: runs over different structures, or different rows, of the same particles become one."""
+"""The verb ``merge``: runs over different structures, or different particles, become one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .image_stacks import OK
-from .particle_star import write_particles
 from .particles import Particles, read_particles
 from .progress import Progress
 from .report_run import REPORT, write_report
+from .result_files import EXPORTS, remove_results, write_particle_files
 from .results import (
     PER_PARTICLE,
     PER_STRUCTURE,
     Quantity,
     Results,
     StructureEntry,
-    columns_for_star,
     load_results,
 )
 from .structure_posteriors import prior_probabilities
@@ -47,6 +46,9 @@ _FREE = frozenset(
         "batch_images",
         "batch_templates",
         "restart",
+        "shared_by",
+        "learn_only",
+        "scale_from",
         "particles",
         "root",
         "bad_images",
@@ -57,6 +59,7 @@ _FREE = frozenset(
         "select",
         "scale_prior",  # learned by each run from its own particles and structures: compared below
         "polar",
+        *EXPORTS,
     }
 )
 _PRIOR_TOLERANCE = 0.1
@@ -87,15 +90,15 @@ def run(parameters: Mapping[str, Any], progress: Progress) -> None:
     """Merge runs and write what ``likelihood`` writes: particle table, matrix, scores and report.
 
     Runs over the same rows must have different structures; runs over the same structures must have different
-    rows. With both, every set of rows needs every structure. Structures come in the order in which the runs
-    are given, rows in the order of the particle file. Posteriors over structures are computed anew. Arrays
-    that ``--keep`` asked for stay in the runs' own folders.
+    rows, of one particle file or of several. With both, every set of rows needs every structure. Structures and
+    particle files come in the order in which the runs are given, rows in the order of their file. Posteriors over
+    structures are computed anew. Arrays that ``--keep`` asked for stay in the runs' own folders.
 
     Parameters
     ----------
     parameters : mapping
         ``runs`` (output folders of ``likelihood`` or ``merge``), ``out`` (folder), ``priors`` (weights of the
-        merged structures, or ``None``).
+        merged structures, or ``None``); ``assigned_above``, ``csv`` and ``cs`` as for ``likelihood``.
     progress : Progress
 
     Raises
@@ -120,10 +123,12 @@ def run(parameters: Mapping[str, Any], progress: Progress) -> None:
     structures = _all_structures(runs)
     groups = _groups_of_rows(runs, structures)
     merged, particles = _merge(groups, structures, parameters.get("priors"))
-    merged.parameters = {**runs[0].results.parameters, "runs": [str(folder) for folder in folders]}
+    parts = [part for item in runs for part in item.results.parameters.get("runs", [str(item.folder)])]
+    merged.parameters = {**runs[0].results.parameters, "runs": parts}
+    remove_results(out)
     merged.save(out)
-    write_particles(out / "particles.star", particles, columns_for_star(merged, particles), keep_overwritten=False)
     write_report(merged, out / REPORT, out.resolve().name)
+    write_particle_files(out, merged, particles, parameters, [members[0].folder for members in groups])
     progress.update()
     progress.close()
 
@@ -159,12 +164,6 @@ def _check_compatible(first: _Run, other: _Run) -> None:
                 other.folder,
                 remedy="Merge runs that were made with the same parameters",
             )
-    if first.results.sources != other.results.sources:
-        raise InputError(
-            f"the run is of another particle file than {first.folder}",
-            other.folder,
-            remedy="Merge runs of the same particles; to join particle files give them all to likelihood",
-        )
 
 
 def _compare_priors(first: _Run, other: _Run) -> None:
@@ -279,14 +278,21 @@ def _merge(
     leaders = [members[0] for members in groups]
     merged.image_name = [name for item in leaders for name in item.results.image_name]
     merged.row = np.concatenate([item.results.row for item in leaders])
-    merged.source_index = np.concatenate([item.results.source_index for item in leaders])
-    merged.sources, merged.versions = first.sources, first.versions
+    merged.sources = list(dict.fromkeys(source for item in leaders for source in item.results.sources))
+    merged.source_index = np.concatenate([_renumbered(item.results, merged.sources) for item in leaders])
+    merged.versions = first.versions
     merged.grids = _merged_grids([item.results.grids for members in groups for item in members])
     order = np.lexsort((merged.row, merged.source_index))
     _reorder(merged, order)
     merged.update_posteriors()
     particles = read_particles([item.folder / "particles.star" for item in leaders])
     return merged, particles.take(order)
+
+
+def _renumbered(results: Results, sources: Sequence[str]) -> NDArray[np.int64]:
+    """Which of the merged run's sources each particle of a run comes from."""
+    numbers = np.array([sources.index(source) for source in results.sources], dtype=np.int64)
+    return numbers[results.source_index]
 
 
 def _merged_grids(grids: Sequence[Mapping[str, Quantity]]) -> dict[str, Quantity]:

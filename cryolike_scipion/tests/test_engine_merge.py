@@ -136,11 +136,30 @@ def test_runs_that_do_not_fit(tmp_path, star):
         merge([a, b], a)
 
 
-def test_runs_of_other_particles(tmp_path, star):
+def test_runs_over_several_particle_files_become_one_table(tmp_path, star):
+    """As particles come: two files, the second in two parts, added to a run that was merged before."""
+    other = write_set(tmp_path / "other", COUNT)
+    other.write_text(star.read_text().replace("10002.10", "10002.20"))
+    structures = [0, 1, 2]
+    a = write_run(tmp_path / "a", star, structures, ALL)
+    b, c = (write_run(tmp_path / name, other, structures, rows) for name, rows in (("b", ALL[:4]), ("c", ALL[4:])))
+    merge([a, c], tmp_path / "first")
+    merged, whole = merge([tmp_path / "first", b], tmp_path / "out"), whole_run()
+    for name in PER_STRUCTURE:
+        assert np.array_equal(getattr(merged, name), np.tile(getattr(whole, name), 2)), name
+    assert merged.source_index.tolist() == [0] * COUNT + [1] * COUNT
+    assert merged.row.tolist() == [i + 1 for i in ALL] * 2
+    assert merged.parameters["runs"] == [str(a), str(c), str(b)]
+    table = read_particles(tmp_path / "out" / "particles.star")
+    assert np.count_nonzero(table.defocus_u == 10002.2) == np.count_nonzero(read_particles(star).defocus_u == 10002.1) == 1
+
+
+def test_another_particle_file_needs_every_structure(tmp_path, star):
     a = write_run(tmp_path / "a", star, [0], ALL)
     other = write_set(tmp_path / "other", COUNT)
     other.write_text(star.read_text().replace("10002.10", "10002.20"))
-    assert "of another particle file" in error_of([a, write_run(tmp_path / "b", other, [1], ALL)], tmp_path / "out")
+    message = error_of([a, write_run(tmp_path / "b", other, [1], ALL)], tmp_path / "out")
+    assert "no scores for the structure" in message
 
 
 def test_runs_that_saw_other_images(tmp_path, star):
