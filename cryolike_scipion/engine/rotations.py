@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
 
 # Below this value of sin(tilt) rot and psi turn about the same axis and only their sum is defined.
 _GIMBAL_SINE = 1e-9
@@ -82,6 +83,21 @@ def euler_from_matrix(
 def _half_open(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
     """Map -180 (which arctan2 gives for a negative zero) to +180."""
     return np.where(degrees <= -180.0, degrees + 360.0, degrees)
+
+
+def vector_from_matrix(matrix: ArrayLike) -> NDArray[np.float64]:
+    """Rotation vectors e of matrices ``exp([e]×)``: the axis, as long as the angle in radians.
+
+    Parameters
+    ----------
+    matrix : array_like [M, 3, 3]
+
+    Returns
+    -------
+    float64 [M, 3]
+        Of length 0 to π.
+    """
+    return Rotation.from_matrix(np.asarray(matrix, dtype=np.float64)).as_rotvec()
 
 
 def random_rotations(count: int, rng: np.random.Generator) -> NDArray[np.float64]:

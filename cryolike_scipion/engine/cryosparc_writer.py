@@ -1,0 +1,219 @@
+"""Particles with their poses, structures and scores as ``particles.cs``, which cryoSPARC imports as a result group.
+
+A particle that came from a ``.cs`` file keeps its uid and every field it had, byte for byte, except ``alignments3D/*``,
+whose old values go to ``input_alignments3D/*``. Others get the fields that cryoSPARC's own files have, with their types.
+``particles.csg`` beside it says which groups of fields cryoSPARC finds.
+
+Poses: cryoSPARC's rotation vector e with RELION's matrix ``A = exp([e]×)ᵀ``; shifts are RELION's origins in pixels (both as
+pyem's csparc2star converts them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from .atomic import atomic_path, write_bytes
+from .image_stacks import OK, STATUS_NAMES
+from .particles import Particles
+from .results import Results, columns_for_star
+from .rotations import matrix_from_euler, vector_from_matrix
+
+logger = logging.getLogger(__name__)
+
+TABLE, GROUP = "particles.cs", "particles.csg"
+_SPACE = "alignments3D"
+_INPUT = "input_"
+_OURS = "cryolike"
+# What cryoSPARC's alignments say of an error function that is not ours.
+_WITHOUT_MEANING = ("error", "error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "weight", "pose_ess", "shift_ess")
+_UID_LABEL = "cryolikeCryosparcUid"
+
+
+def has_uids(particles: Particles) -> bool:
+    """Whether every source is a ``.cs`` file, or one of ours that was made from one."""
+    return all(_UID_LABEL in document.particles.labels for document in particles.documents)
+
+
+def write_cryosparc(
+    out: str | os.PathLike[str], results: Results, particles: Particles, runs: Sequence[Path] | None = None
+) -> None:
+    """Write ``particles.cs`` and ``particles.csg`` into a folder, each atomically.
+
+    Parameters
+    ----------
+    out : path
+        Folder.
+    results : Results
+    particles : Particles
+        The same particles.
+    runs : sequence of Path, optional
+        Where the sources are the ``particles.star`` of these runs, one each: their ``particles.cs``, where all have one,
+        holds what the particles had before.
+    """
+    out = Path(out)
+    tables: list[Path | None] = [path if path.suffix.lower() == ".cs" else None for path in particles.sources]
+    if runs and all((folder / TABLE).is_file() for folder in runs):
+        tables = [folder / TABLE for folder in runs]
+    columns = _source_columns(particles, tables, out)
+    posed = columns_for_star(results, particles)
+    columns |= _alignment(results, particles, posed, columns)
+    columns |= _scores(results, posed)
+    table = np.zeros(len(particles), dtype=[(name, v.dtype, v.shape[1:]) for name, v in columns.items()])
+    for name, values in columns.items():
+        table[name] = values
+    with atomic_path(out / TABLE) as temporary, open(temporary, "wb") as file:
+        np.save(file, table, allow_pickle=False)
+    write_bytes(out / GROUP, _group_text(list(columns), len(particles)).encode("utf-8"))
+
+
+def _source_columns(particles: Particles, tables: Sequence[Path | None], out: Path) -> dict[str, NDArray]:
+    """Every field that the particles had, in their order; 0 or an empty text where one of several sources lacks it."""
+    parts: list[dict[str, NDArray]] = []
+    for source, table in enumerate(tables):
+        mine = particles.take(particles.source_index == source)
+        if table is None:
+            own = _fields_of(mine, source, out)
+        else:
+            own = _before_scoring(np.load(table, allow_pickle=False)[mine.row - 1])
+            own["blob/path"] = _moved(own["blob/path"], mine, out)
+        parts.append(own)
+    order = np.argsort(np.concatenate([np.flatnonzero(particles.source_index == s) for s in range(len(parts))]))
+    columns = {}
+    for name in dict.fromkeys(name for own in parts for name in own):
+        like = next(own[name] for own in parts if name in own)
+        pieces = [own[name] if name in own else np.zeros((len(own["uid"]), *like.shape[1:]), like.dtype) for own in parts]
+        columns[name] = np.concatenate(pieces)[order]
+    return columns
+
+
+def _before_scoring(table: NDArray[np.void]) -> dict[str, NDArray]:
+    """The fields of a ``.cs`` file without those that a run of ours added, and with those that it moved in their place."""
+    fields = {name: table[name] for name in table.dtype.names or ()}
+    if not any(name.startswith(_OURS + "/") for name in fields):
+        return fields
+    kept = {name[len(_INPUT) :]: values for name, values in fields.items() if name.startswith(_INPUT)}
+    own = {
+        name: values
+        for name, values in fields.items()
+        if not name.startswith((_OURS + "/", _INPUT, _SPACE + "/")) or name == f"{_SPACE}/split"
+    }
+    return own | kept
+
+
+def _moved(paths: NDArray, particles: Particles, out: Path) -> NDArray:
+    """Image names of an exported group, which are relative to its folder (``>``), made relative to `out`."""
+    if not any(path.startswith(b">") for path in set(paths.tolist())):
+        return paths
+    return np.where(np.char.startswith(paths, b">"), _stack_names(particles, out), paths)
+
+
+def _stack_names(particles: Particles, out: Path) -> NDArray:
+    names = [b">" + os.fsencode(os.path.relpath(stack, out)) for stack in particles.stacks]
+    return np.array(names, dtype="S")[particles.stack_index]
+
+
+def _fields_of(particles: Particles, source: int, out: Path) -> dict[str, NDArray]:
+    """cryoSPARC's fields for particles of a STAR file."""
+    table = particles.documents[source].particles
+    texts = table.columns([_UID_LABEL, "rlnMicrographName", "rlnRandomSubset"], particles.sources[source])
+    rows = particles.row - 1
+    count = len(rows)
+    group = [particles.optics[i] for i in particles.optics_index]
+    fields: dict[str, NDArray] = {
+        "uid": _uids(particles, texts.get(_UID_LABEL)),
+        "blob/path": _stack_names(particles, out),
+        "blob/idx": particles.frame.astype("<u4"),
+        "blob/shape": np.repeat(particles.box[:, None], 2, axis=1).astype("<u4"),
+        "blob/psize_A": particles.pixel_size.astype("<f4"),
+        "blob/sign": particles.sign.astype("<f4"),
+        "ctf/type": np.full(count, b"imported"),
+        "ctf/exp_group_id": particles.optics_index.astype("<u4"),
+        "ctf/accel_kv": np.array([g.voltage_kv for g in group], "<f4"),
+        "ctf/cs_mm": np.array([g.cs_mm for g in group], "<f4"),
+        "ctf/amp_contrast": np.array([g.amplitude_contrast for g in group], "<f4"),
+        "ctf/df1_A": particles.defocus_u.astype("<f4"),
+        "ctf/df2_A": particles.defocus_v.astype("<f4"),
+        "ctf/df_angle_rad": np.deg2rad(particles.defocus_angle_deg).astype("<f4"),
+        "ctf/phase_shift_rad": np.deg2rad(particles.phase_shift_deg).astype("<f4"),
+        "ctf/scale": particles.ctf_scale.astype("<f4"),
+        "ctf/scale_const": np.zeros(count, "<f4"),
+        "ctf/bfactor": particles.ctf_bfactor.astype("<f4"),
+    }
+    if "rlnMicrographName" in texts:
+        names = [texts["rlnMicrographName"][r].encode("utf-8", "surrogateescape") for r in rows]
+        fields["location/micrograph_path"] = np.array(names, dtype="S")
+    if "rlnRandomSubset" in texts:
+        halves = np.array([texts["rlnRandomSubset"][r] for r in rows], np.float64)
+        fields[f"{_SPACE}/split"] = np.where(halves == 2, 1, 0).astype("<u4")
+    return fields
+
+
+def _uids(particles: Particles, texts: Sequence[str] | None) -> NDArray[np.uint64]:
+    """The uids that the rows name, or else 64 bits of the hash of each image's stack and number, which are stable."""
+    if texts is not None:
+        return np.array([int(texts[r - 1]) for r in particles.row], dtype="<u8")
+    stacks = [os.fsencode(stack) for stack in particles.stacks]
+    keys = (stacks[s] + b"\0%d" % f for s, f in zip(particles.stack_index, particles.frame))
+    return np.array([int.from_bytes(hashlib.sha256(key).digest()[:8], "little") for key in keys], dtype="<u8")
+
+
+def _alignment(
+    results: Results, particles: Particles, posed: Mapping[str, object], columns: Mapping[str, NDArray]
+) -> dict[str, NDArray]:
+    """The fields of alignments3D, and under ``input_`` those that the particles had."""
+    kept = {_INPUT + name: values for name, values in columns.items() if name.startswith(_SPACE + "/")}
+    count = len(particles)
+    matrix = matrix_from_euler(*(np.asarray(posed[f"rlnAngle{name}"]) for name in ("Rot", "Tilt", "Psi")))
+    pixel = columns["blob/psize_A"].astype(np.float64)
+    origin = np.stack([np.asarray(posed[f"rlnOrigin{axis}Angst"]) for axis in "XY"], axis=1)
+    posterior = results.structure_posterior
+    sharp = np.square(posterior).sum(axis=0)
+    own = {
+        "split": columns.get(f"{_SPACE}/split", (np.arange(count) % 2).astype("<u4")),
+        "shift": (origin / pixel[:, None]).astype("<f4"),
+        "pose": vector_from_matrix(np.swapaxes(matrix, 1, 2)).astype("<f4"),
+        "psize_A": columns["blob/psize_A"],
+        **{name: np.zeros(count, "<f4") for name in _WITHOUT_MEANING},
+        "alpha": np.ones(count, "<f4"),
+        "class_posterior": np.where(results.status == OK, results.of_best("structure_posterior"), 0).astype("<f4"),
+        "class": np.maximum(results.best_structure - 1, 0).astype("<u4"),
+        "class_ess": np.where(sharp > 0, 1 / np.where(sharp > 0, sharp, 1), 0).astype("<f4"),
+    }
+    return {f"{_SPACE}/{name}": values for name, values in own.items()} | kept
+
+
+def _scores(results: Results, posed: Mapping[str, object]) -> dict[str, NDArray]:
+    """Our columns of ``particles.star``, and log-likelihood and posterior of every structure."""
+    scores: dict[str, NDArray] = {}
+    for label, values in posed.items():
+        if label.startswith("cryolike") and label != "cryolikeStatus":
+            array = np.asarray(values)
+            name = label[len("cryolike")].lower() + label[len("cryolike") + 1 :]
+            scores[f"{_OURS}/{name}"] = array.astype("<f8" if array.dtype.kind == "f" else "<u4")
+    scores[f"{_OURS}/status"] = np.array([name.encode() for name in STATUS_NAMES])[results.status]
+    scores[f"{_OURS}/logLikelihoods"] = np.ascontiguousarray(results.integrated.T, "<f8")
+    scores[f"{_OURS}/posteriors"] = np.ascontiguousarray(results.structure_posterior.T, "<f8")
+    return scores
+
+
+def _group_text(fields: Sequence[str], count: int) -> str:
+    """The result group's description, as cryoSPARC exports it; its own groups of fields only."""
+    groups = dict.fromkeys(name.partition("/")[0] for name in fields if "/" in name)
+    own = [name for name in groups if name != _OURS and not name.startswith(_INPUT)]
+    results = "".join(
+        f"  {name}:\n    metafile: '>{TABLE}'\n    num_items: {count}\n    type: particle.{name}\n" for name in sorted(own)
+    )
+    created = time.strftime("%Y-%m-%d %H:%M:%S")
+    return (
+        f"created: {created}\ngroup:\n  description: Particles scored by cryolike-scipion {__version__}\n"
+        f"  name: particles\n  title: Scored particles\n  type: particle\nresults:\n{results}version: v4.4.1\n"
+    )
