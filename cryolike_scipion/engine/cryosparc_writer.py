@@ -101,19 +101,18 @@ def _before_scoring(table: NDArray[np.void]) -> dict[str, NDArray]:
     if not any(name.startswith(_OURS + "/") for name in fields):
         return fields
     kept = {name[len(_INPUT) :]: values for name, values in fields.items() if name.startswith(_INPUT)}
-    own = {
-        name: values
-        for name, values in fields.items()
-        if not name.startswith((_OURS + "/", _INPUT, _SPACE + "/")) or name == f"{_SPACE}/split"
-    }
+    own = {name: values for name, values in fields.items() if not name.startswith((_OURS + "/", _INPUT, _SPACE + "/"))}
     return own | kept
 
 
 def _moved(paths: NDArray, particles: Particles, out: Path) -> NDArray:
-    """Image names of an exported group, which are relative to its folder (``>``), made relative to `out`."""
-    if not any(path.startswith(b">") for path in set(paths.tolist())):
-        return paths
-    return np.where(np.char.startswith(paths, b">"), _stack_names(particles, out), paths)
+    """Image names of an exported group, which are relative to its folder (``>``), made relative to `out`.
+
+    Those of stacks that are not there stay as they are.
+    """
+    there = np.array([stack.is_file() for stack in particles.stacks])[particles.stack_index]
+    change = there & np.char.startswith(paths, b">")
+    return np.where(change, _stack_names(particles, out), paths) if change.any() else paths
 
 
 def _stack_names(particles: Particles, out: Path) -> NDArray:
