@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 
 from cryolike_scipion.engine.image_stacks import read_images
 from cryolike_scipion.engine.particles import read_particles
-from cryolike_scipion.engine.report_plots import COLOURS, plain, population_shares
 from cryolike_scipion.engine.results import load_results
 from cryolike_scipion.engine.simulate import HalfPlane, Optics, Truth, clean_images
 from cryolike_scipion.engine.slices import SliceMaker
 from cryolike_scipion.engine.structures import read_structure
+from cryolike_scipion.plots.structures import population_shares
+from cryolike_scipion.plots.style import COLOURS, plain
 
 _SHOWN = 6
 

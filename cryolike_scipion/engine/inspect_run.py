@@ -17,9 +17,10 @@ from .errors import InputError
 from .image_correction import corrected
 from .image_prep import mask_of, prepare
 from .image_stacks import OK, read_images
+from .inspect_particles import look_at_particles
 from .likelihood import ScalePrior
 from .likelihood_setup import Setup, prepare_run
-from .particles import Particles
+from .particles import Particles, read_particles
 from .progress import Progress
 from .results import Results, load_results
 from .rotations import matrix_from_euler
@@ -29,7 +30,7 @@ from .slices import SliceMaker
 from .structures import Structure
 from .template_power import ctf_arguments
 
-__all__ = ["posed_templates", "run"]
+__all__ = ["compare", "landscape", "posed_templates", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +44,21 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     scale, ``residual`` [K, N, N], ``labels`` [K], ``cc``, ``log_likelihood``, ``structure_posterior`` [K], ``pixel_size``,
     ``best_structure`` (from 1), and with ``landscape`` per structure K ``view_rot_K``, ``view_tilt_K``, ``view_score_K`` (best
     log-ratio of each view, nat), ``shift_K`` [o, 2] (Å), ``inplane_K`` (degrees) and ``shift_inplane_score_K`` [o, g] (best
-    log-ratio over views).
+    log-ratio over views). For a folder of the verb ``particles`` it holds what
+    :func:`~cryolike_scipion.engine.inspect_particles.look_at_particles` says.
 
     Raises
     ------
     InputError
-        If the folder holds no result, the row is not in it, or the image could not be scored.
+        If the folder holds neither a result nor particles, the row is not in it, or the image could not be scored.
     """
     folder = Path(parameters["run"])
+    if not (folder / "scores.h5").exists() and (folder / "particles.star").exists():
+        progress.start(1, "inspect", "particles")
+        _write(parameters, _look(folder, parameters["row"]))
+        progress.update(1)
+        progress.close()
+        return
     results = load_results(folder)
     place = _place(results, parameters["row"], folder)
     if "runs" in results.parameters:
@@ -60,17 +68,29 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     given.pop("polar")
     setup = prepare_run(given, parameters["device"])
     progress.start(len(setup.structures) + 1, "inspect", "structures")
-    arrays = _compare(results, setup, place)
+    arrays = compare(results, setup, place)
     progress.update(1)
     if parameters["landscape"]:
         prior = ScalePrior(**scale_prior["groups"][str(setup.particles.optics_index[place])])
         for k in range(len(setup.structures)):
-            arrays.update(_landscape(setup, place, k, prior))
+            arrays.update(landscape(setup, place, k, prior))
             progress.update(1)
     progress.close()
+    _write(parameters, arrays)
+
+
+def _write(parameters: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     with atomic_path(Path(parameters["out"])) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
     logger.info("particle %d: %s", parameters["row"], parameters["out"])
+
+
+def _look(folder: Path, row: int) -> dict[str, np.ndarray]:
+    """A row of converted particles."""
+    particles = read_particles([folder])
+    if row > len(particles):
+        raise InputError(f"row {row} is beyond the {len(particles)} particles", folder, remedy="Give a smaller --row.")
+    return look_at_particles(particles, row - 1)
 
 
 def _place(results: Results, row: int, folder: Path) -> int:
@@ -126,7 +146,8 @@ def posed_templates(
     return plane.image(slices * transfer * torch.polar(torch.ones_like(phase), phase))[0].numpy()
 
 
-def _compare(results: Results, setup: Setup, place: int) -> dict[str, np.ndarray]:
+def compare(results: Results, setup: Setup, place: int) -> dict[str, np.ndarray]:
+    """A particle beside its best template of every structure: the arrays of :func:`run` without a landscape."""
     particles, settings = setup.particles, setup.settings
     group = particles.optics[particles.optics_index[place]]
     raw, status, problems = read_images(particles, np.array([place]))
@@ -164,7 +185,7 @@ def _on_scale_of(image: np.ndarray, template: np.ndarray, mask: np.ndarray) -> n
     return (design @ fit).reshape(image.shape)
 
 
-def _landscape(setup: Setup, place: int, k: int, prior: ScalePrior) -> dict[str, np.ndarray]:
+def landscape(setup: Setup, place: int, k: int, prior: ScalePrior) -> dict[str, np.ndarray]:
     """Best log-ratios over the first grid of one structure, by view and by shift and in-plane angle."""
     table, bank = setup.tables[k], setup.banks[k]
     images = convert(setup.particles, np.array([place]), setup.settings, setup.rule, "stop", setup.cache, setup.device).images

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .. import __version__
+from .agreement import add_agreement
 from .allocator import keep_freed_memory
 from .atomic import atomic_path
 from .chunks import ChunkStore, Manifest
@@ -275,8 +276,9 @@ def _write(out: Path, setup: Setup, results: Results, parameters: dict[str, Any]
         with atomic_path(out / "structures" / f"{k:03d}.mrc") as temporary, mrcfile.new(temporary, overwrite=True) as file:
             file.set_data(density_on_grid(structure, group.box, group.pixel_size))
             file.voxel_size = group.pixel_size
+    add_agreement(results, setup.particles)
     results.save(out)
-    write_report(results, out / REPORT, out.resolve().name)
+    write_report(results, out / REPORT, out.resolve().name, setup)
     write_particle_files(out, results, setup.particles, parameters)
 
 

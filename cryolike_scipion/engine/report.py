@@ -1,52 +1,33 @@
-"""One self-contained HTML page of a likelihood run: no network, no script, every text escaped."""
+"""The report of a likelihood run: which structure does each particle show, at which pose, and how sure is that."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from . import report_plots as plots
+from ..plots import classes, one_particle, poses, scores, structures
+from . import report_page as page
+from .agreement import ANGLE, SHIFT
 from .results import Results
 
-_STYLE = """
-:root { --ink: #1d2a33; --soft: #5c6b73; --line: #dde3e7; --back: #f6f8f9; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
-p { margin: .3rem 0; color: var(--soft); }
-.facts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; }
-.facts div { background: #fff; border: 1px solid var(--line); border-radius: .5rem; padding: .6rem 1rem; flex:
-1 1 9rem; } .facts b { display: block; font-size: 1.35rem; } .plots { display: flex; flex-wrap: wrap; gap:
-.8rem; } figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: .5rem; padding:
-.8rem;
-         flex: 1 1 20rem; max-width: min(100%, 32rem); }
-figure img { width: 100%; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: .85rem; margin-top: .4rem; }
-.scroll { overflow-x: auto; margin-bottom: .8rem; }
-table { border-collapse: collapse; background: #fff; width: 100%; font-size: .9rem; }
-th, td { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; min-width: 6rem;
-         overflow-wrap: anywhere; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-"""
+__all__ = ["render"]
+
+_EXAMPLES = {
+    "clear": "A particle of high log-likelihood.",
+    "middling": "A particle of middling log-likelihood.",
+    "undecided": "The particle whose structure is least decided.",
+}
 
 
-def render(results: Results, title: str) -> str:
+def render(results: Results, title: str, gallery: Mapping[str, np.ndarray] | None = None) -> str:
     """Write the page of a likelihood run.
 
     Parameters
     ----------
     results : the run, from :func:`cryolike_scipion.engine.results.load_results`.
     title : heading of the page.
+    gallery : pictures of the run, from :mod:`cryolike_scipion.engine.gallery`, where it has them.
 
     Returns
     -------
@@ -54,30 +35,17 @@ def render(results: Results, title: str) -> str:
         HTML, with its pictures inside.
     """
     scored = results.best_structure > 0
-    body = [
-        f"<h1>{html.escape(title)}</h1>",
-        "<p>Which structure does each particle show, at which pose?</p>",
-        _facts(results, scored),
-    ]
+    body = [_facts(results, scored)]
     if scored.any():
-        body += ["<h2>Structures</h2>", _structures(results, scored), _structure_plots(results, scored)]
         body += [
-            "<h2>Scores</h2>",
-            _score_plots(results, scored),
-            "<h2>Poses</h2>",
-            _pose_plots(results, scored),
+            page.section("Structures", _structures(results, scored), _structure_plots(results, scored)),
+            page.section("Scores", _score_plots(results, scored)),
+            page.section("Poses", _pose_plots(results, scored)),
         ]
-    body += ["<h2>Parameters</h2>", _parameters(results)]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{_STYLE}</style></head>'
-        f"<body><main>{''.join(body)}</main></body></html>\n"
-    )
-
-
-def _labels(results: Results) -> list[str]:
-    return [entry.label for entry in results.structures]
+    if scored.any() and gallery is not None:
+        body.append(page.section("Particles", _pictures(gallery)))
+    body.append(page.section("Parameters", page.parameter_table({**results.parameters, **results.versions})))
+    return page.page(title, "Which structure does each particle show, at which pose?", body)
 
 
 def _facts(results: Results, scored: np.ndarray) -> str:
@@ -90,26 +58,19 @@ def _facts(results: Results, scored: np.ndarray) -> str:
     if scored.any():
         facts.append((f"{np.median(results.of_best('cc')[scored]):.3f}", "median cross-correlation"))
     if len(results.structures) > 1:
-        facts.append((f"{100 * plots.decided(chosen):.0f} %", "have a structure posterior above 0.95"))
-    return '<div class="facts">' + "".join(f"<div><b>{value}</b>{text}</div>" for value, text in facts) + "</div>"
+        facts.append((f"{100 * structures.decided(chosen):.0f} %", "have a structure posterior above 0.95"))
+    return page.facts(facts)
 
 
 def _structures(results: Results, scored: np.ndarray) -> str:
-    share, deviation = plots.population_shares(results.structure_posterior[:, scored])
+    share, deviation = structures.population_shares(results.structure_posterior[:, scored])
     cc, log_likelihood = results.of_best("cc"), results.of_best("integrated")
     rows = []
-    for k, label in enumerate(_labels(results)):
+    for k, label in enumerate(results.labels):
         own = results.best_structure == k + 1
         median = [f"{np.median(values[own]):.4g}" if own.any() else "" for values in (cc, log_likelihood)]
-        rows.append(
-            [
-                str(k + 1),
-                label,
-                f"{int(own.sum()):,}",
-                f"{100 * share[k]:.1f} ± {100 * deviation[k]:.1f}",
-                *median,
-            ]
-        )
+        shares = f"{100 * share[k]:.1f} ± {100 * deviation[k]:.1f}"
+        rows.append([str(k + 1), label, f"{int(own.sum()):,}", shares, *median])
     header = [
         "number",
         "structure",
@@ -118,113 +79,114 @@ def _structures(results: Results, scored: np.ndarray) -> str:
         "median cross-correlation",
         "median logLikelihood (nat)",
     ]
-    return _table(header, rows, numbers=(0, 2, 3, 4, 5))
+    return page.table(header, rows, numbers=(0, 2, 3, 4, 5))
 
 
 def _structure_plots(results: Results, scored: np.ndarray) -> str:
     if len(results.structures) < 2:
         return ""
-    figures = [
-        (
-            plots.populations(results.structure_posterior[:, scored], _labels(results)),
-            "Expected share of each structure among these particles; the bars are the standard deviation "
-            "that the posteriors leave.",
-        ),
-        (
-            plots.posterior_histogram(results.of_best("structure_posterior")[scored]),
-            "Posterior of the best structure. Particles on the left are undecided.",
-        ),
-    ]
-    if len(results.structures) == 2:
-        figures.append(
+    integrated = results.integrated[:, scored]
+    return page.plots(
+        [
             (
-                plots.log_odds(results.integrated[:, scored], _labels(results)),
-                "Difference of the integrated log-likelihoods; the far ends are gathered in the last bars.",
-            )
-        )
-    return _plots(figures)
+                structures.populations(results.structure_posterior[:, scored], results.labels),
+                "Expected share of each structure among these particles; the bars are the standard deviation "
+                "that the posteriors leave.",
+            ),
+            (
+                structures.posterior_histogram(results.of_best("structure_posterior")[scored]),
+                "Posterior of the best structure. Particles on the left are undecided.",
+            ),
+            (
+                structures.log_odds(integrated, results.labels),
+                "Difference of the integrated log-likelihoods of two structures; the far ends are gathered in the last bars.",
+            ),
+            (
+                structures.likelihood_matrix(integrated, results.best_structure[scored] - 1, results.labels),
+                "Every particle under every structure: integrated log-likelihood less that of its best structure.",
+            ),
+        ]
+    )
 
 
 def _score_plots(results: Results, scored: np.ndarray) -> str:
-    scores = {
-        "cross-correlation": (
-            "cc",
-            "Correlation with the best projection, inside mask and resolution limit.",
-        ),
-        "logLikelihood (nat)": (
-            "integrated",
-            "Evidence at any pose over that of an image without a particle.",
-        ),
-        "logLikelihoodMax (nat)": ("max", "The same at the best pose alone."),
-        "posePosterior": ("pose_posterior", "Probability that the pose lies close to the best one."),
-        "poseEntropy (nat)": (
-            "pose_entropy",
-            "Information gained on the pose; 0 says that any pose is as good.",
-        ),
-        "scale": ("scale", "Contrast: the factor of the projection in the image."),
-    }
-    best, labels = results.best_structure[scored] - 1, _labels(results)
-    return _plots(
-        [
-            (plots.score_histogram(title, results.of_best(name)[scored], best, labels), meaning)
-            for title, (name, meaning) in scores.items()
-        ]
+    best, labels = results.best_structure[scored] - 1, results.labels
+    figures = []
+    for score in scores.SCORES:
+        if score.name == "structure_posterior":
+            continue
+        values = results.of_best(score.name)[scored]
+        figures.append((scores.score_histogram(score.axis, values, best, labels), score.meaning))
+    values = results.of_best("integrated")[scored]
+    figures.append(
+        (
+            scores.cumulative_curves(scores.SCORES[0].axis, values, best, labels),
+            "What a threshold on the log-likelihood would keep of each structure.",
+        )
     )
+    return page.plots(figures)
 
 
 def _pose_plots(results: Results, scored: np.ndarray) -> str:
-    best = results.best_structure[scored] - 1
-    rot, tilt, x, y = (results.of_best(name)[scored] for name in ("rot", "tilt", "origin_x", "origin_y"))
-    return _plots(
-        [
+    best, labels = results.best_structure[scored] - 1, results.labels
+    rot, tilt, psi, x, y = (results.of_best(name)[scored] for name in ("rot", "tilt", "psi", "origin_x", "origin_y"))
+    figures = [
+        (
+            poses.view_distribution(rot, tilt, best, labels),
+            "Viewing directions on an equal-area map of the sphere: uniform views fill it evenly.",
+        ),
+        (poses.inplane_distribution(psi, best, labels), "In-plane angles: they should be uniform."),
+        (
+            poses.shift_distribution(x, y),
+            "Origins of the best poses. Points along an edge say that the shift range was too small.",
+        ),
+    ]
+    if ANGLE in results.extras:
+        angle, shift = (results.extras[name].values[scored] for name in (ANGLE, SHIFT))
+        figures.append(
             (
-                plots.view_distribution(rot, tilt, best, _labels(results)),
-                "Viewing directions on an equal-area chart: uniform views fill it evenly.",
+                poses.agreement(angle, shift, best, labels),
+                "Difference of the best pose from the one that the particle came with; the last bar gathers the far end.",
+            )
+        )
+    return page.plots(figures)
+
+
+def _pictures(gallery: Mapping[str, np.ndarray]) -> str:
+    labels = [str(label) for label in gallery["labels"]]
+    shown = [labels[number - 1] for number in gallery["shown"]]
+    figures = [
+        (
+            classes.members(gallery, shown),
+            "Of each structure, the average of the particles in its most frequent view and those of highest log-likelihood, "
+            "with their projections below.",
+        )
+    ]
+    for number, kind in enumerate(gallery["example_kind"], start=1):
+        figures += _example(gallery, f"example_{number}_", int(gallery["example_row"][number - 1]), str(kind), labels)
+    return page.plots(figures)
+
+
+def _example(gallery: Mapping[str, np.ndarray], prefix: str, row: int, kind: str, labels: list[str]) -> list:
+    names = ("image", "templates", "residual", "cc", "log_likelihood", "structure_posterior")
+    image, templates, residual, cc, log_likelihood, posterior = (gallery[prefix + name] for name in names)
+    title = f"Particle {row}"
+    picture = one_particle.comparison(image, templates, residual, labels, cc, log_likelihood, posterior, title)
+    figures = [(picture, f"{_EXAMPLES[kind]} Residual: the particle less the template, which is fitted to its greys.")]
+    best = int(gallery[prefix + "best_structure"])
+    end = f"_{best:03d}"
+    if f"{prefix}view_score{end}" in gallery:
+        rot, tilt, score = (gallery[f"{prefix}view_{name}{end}"] for name in ("rot", "tilt", "score"))
+        shift, inplane, scores_ = (gallery[f"{prefix}{name}{end}"] for name in ("shift", "inplane", "shift_inplane_score"))
+        label = labels[best - 1]
+        figures += [
+            (
+                one_particle.view_landscape(rot, tilt, score, label),
+                f"{title}: the best score at every view. One small spot: the pose is sure.",
             ),
             (
-                plots.shift_distribution(x, y),
-                "Origins of the best poses. Points along an edge say that the shift range was too small.",
+                one_particle.shift_landscape(shift, inplane, scores_, label),
+                f"{title}: the best score over views for every shift and in-plane angle.",
             ),
         ]
-    )
-
-
-def _parameters(results: Results) -> str:
-    rows = [[name, _text(value)] for name, value in {**results.parameters, **results.versions}.items()]
-    return _table(["parameter", "value"], rows)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "automatic"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-        return ", ".join(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _table(header: list[str], rows: Iterable[list[str]], numbers: tuple[int, ...] = ()) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = []
-    for row in rows:
-        kinds = (' class="number"' if column in numbers else "" for column in range(len(row)))
-        lines.append("".join(f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row)))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _plots(figures: list[tuple[Figure, str]]) -> str:
-    parts = [
-        f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{_png(figure)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for figure, caption in figures
-    ]
-    return f'<div class="plots">{"".join(parts)}</div>'
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.set_dpi(130)
-    FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 1})  # savefig would lay the figure out twice
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return figures

@@ -1,21 +1,29 @@
-"""The verb ``report``: one HTML page of a finished run."""
+"""The verb ``report``: one HTML page of a finished run, or of templates or converted particles."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ..constants import OUTPUT_GALLERY
 from .atomic import atomic_path
+from .particles import read_particles
 from .progress import Progress
 from .results import Results, load_results
+from .structures import INDEX
+
+if TYPE_CHECKING:
+    from .likelihood_setup import Setup
 
 REPORT = "report.html"
 logger = logging.getLogger(__name__)
 
 
 def run(parameters: dict[str, Any], progress: Progress) -> None:
-    """Write the page of a run.
+    """Write the page of a folder.
 
     Parameters
     ----------
@@ -25,21 +33,68 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     Raises
     ------
     InputError
-        If the folder holds no result.
+        If the folder holds neither a result, nor templates, nor particles.
     """
     folder = Path(parameters["run"])
     path = Path(parameters["out"]) if parameters["out"] is not None else folder / REPORT
+    title = parameters["title"] or folder.resolve().name
     progress.start(1, "report", "page")
-    write_report(load_results(folder), path, parameters["title"] or folder.resolve().name)
+    if (folder / "scores.h5").exists():
+        _write(_page_of_run(load_results(folder), title, folder), path)
+    elif (folder / INDEX).exists():
+        write_template_report(folder, path, title)
+    elif (folder / "particles.star").exists():
+        write_particle_report(folder, path, title)
+    else:
+        load_results(folder)  # says what is missing
     progress.update(1)
     progress.close()
     logger.info("report: %s", path)
 
 
-def write_report(results: Results, path: Path, title: str) -> None:
-    """Write the page of `results`, whole or not at all; the likelihood and merge verbs end with it."""
+def write_report(results: Results, path: Path, title: str, setup: Setup | None = None) -> None:
+    """Write the page of `results`, whole or not at all; the likelihood and merge verbs end with it.
+
+    Parameters
+    ----------
+    results : Results
+    path : Path
+        The page; pictures of single particles are in ``gallery.npz`` beside it.
+    title : its heading.
+    setup : Setup, optional
+        Of the run: the gallery is made from it first.
+    """
+    if setup is not None:
+        from .gallery import write_gallery
+
+        write_gallery(path.parent, setup, results, results.parameters["scale_prior"])
+    _write(_page_of_run(results, title, path.parent), path)
+
+
+def write_template_report(folder: Path, path: Path, title: str) -> None:
+    """Write the page of the templates in a folder."""
+    from .report_inputs import render_templates
+
+    _write(render_templates(folder, title), path)
+
+
+def write_particle_report(folder: Path, path: Path, title: str) -> None:
+    """Write the page of the converted particles in a folder."""
+    from .report_inputs import render_particles
+
+    _write(render_particles(read_particles([folder]), title), path)
+
+
+def _page_of_run(results: Results, title: str, folder: Path) -> str:
     from .report import render  # matplotlib, which input that is refused need not wait for
 
-    page = render(results, title)
+    gallery = folder / OUTPUT_GALLERY
+    if not gallery.exists():
+        return render(results, title)
+    with np.load(gallery, allow_pickle=False) as arrays:
+        return render(results, title, {name: arrays[name] for name in arrays.files})
+
+
+def _write(page: str, path: Path) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..constants import OUTPUT_GALLERY
 from .assigned_particles import FOLDER, PATTERN, write_assigned
 from .cryosparc_writer import GROUP, TABLE, has_uids, write_cryosparc
 from .own_output import refuse_overwriting
@@ -20,7 +21,7 @@ __all__ = ["EXPORTS", "refuse_results", "remove_results", "write_particle_files"
 # Parameters that ask for further files; they decide nothing of the scores.
 EXPORTS = frozenset({"assigned_above", "csv", "cs"})
 _PARTICLES, _SCORES = "particles.star", "scores.csv"
-_WRITTEN = (_PARTICLES, "matrix.npy", "scores.h5", REPORT, _SCORES, TABLE, GROUP)
+_WRITTEN = (_PARTICLES, "matrix.npy", "scores.h5", REPORT, OUTPUT_GALLERY, _SCORES, TABLE, GROUP)
 
 
 def write_particle_files(

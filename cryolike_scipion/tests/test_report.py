@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from cryolike_scipion import engine
-from cryolike_scipion.engine import report_plots as plots
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.report import render
 from cryolike_scipion.engine.results import Results, StructureEntry
+from cryolike_scipion.plots import scores, structures
+from cryolike_scipion.plots.style import plain
 
 from .helpers import program
 
@@ -101,7 +102,7 @@ def test_few_structures_many_structures_and_nothing_scored(labels, count, bad):
 
 def test_shares_are_expectations_with_their_deviation():
     posteriors = np.array([[0.9, 0.2, 1.0, 0.5], [0.1, 0.8, 0.0, 0.5]])
-    share, deviation = plots.population_shares(posteriors)
+    share, deviation = structures.population_shares(posteriors)
     assert share == pytest.approx([0.65, 0.35])
     rng = np.random.default_rng(0)
     drawn = (rng.uniform(size=(200000, 4)) < posteriors[0]).mean(axis=1)
@@ -110,17 +111,17 @@ def test_shares_are_expectations_with_their_deviation():
 
 def test_histograms_hold_every_particle():
     results = made_up(["one", "two"])
-    figure = plots.score_histogram("cc", results.of_best("cc"), results.best_structure - 1, ["one", "two"])
+    figure = scores.score_histogram("cc", results.of_best("cc"), results.best_structure - 1, ["one", "two"])
     assert sum(patch.get_height() for patch in figure.axes[0].patches) == 120
-    figure = plots.log_odds(results.integrated, ["one", "two"])
+    figure = structures.log_odds(results.integrated, ["one", "two"])
     assert sum(patch.get_height() for patch in figure.axes[0].patches) == 120
 
 
 @pytest.mark.parametrize("label", [*NASTY, "x" * 300, "", "$\\frac{"])
 def test_labels_in_plots_are_one_plain_line(label):
-    text = plots.plain(label)
+    text = plain(label)
     assert "\n" not in text and len(text) <= 45 and not text.startswith("_")
-    figure = plots.populations(np.array([[0.5], [0.5]]), [label, "other"])
+    figure = structures.populations(np.array([[0.5], [0.5]]), [label, "other"])
     figure.canvas.draw()  # a text taken for mathematics would fail here
 
 

@@ -1,0 +1,82 @@
+"""Converted particles, to look at: some images before and after their preparation, and one's spectrum and CTF."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..plots.templates import radial_power
+from .coefficient_store import CoefficientCache
+from .ctf import ctf
+from .errors import InputError
+from .image_prep import mask_of, prepare
+from .image_stacks import OK, read_images
+from .particles import Particles
+from .template_power import ctf_arguments
+
+__all__ = ["look_at_particles"]
+
+_SHOWN = 8
+_ANGLES = 32
+
+
+def look_at_particles(particles: Particles, place: int) -> dict[str, np.ndarray]:
+    """Arrays of the file that the verb ``inspect`` writes for a folder of ``particles``.
+
+    Parameters
+    ----------
+    particles : Particles
+        As the verb ``particles`` wrote them.
+    place : int
+        Row, from 0; some that are spread over the set follow it.
+
+    Returns
+    -------
+    dict
+        ``rows`` [v] (from 1), ``raw`` and ``prepared`` [v, N, N]: as in the file, and as they are compared (contrast,
+        background, mask, band limit); ``frequency`` [r] (1/Å), ``power`` and ``ctf_squared`` [r] of the first, as it is in
+        the file; ``defocus`` (Å, mean of both axes), ``pixel_size``, ``k_max`` (1/Å).
+
+    Raises
+    ------
+    InputError
+        If the particles have no coefficients, or the image could not be read.
+    """
+    settings = CoefficientCache.stored_settings(particles)
+    if settings is None:
+        raise InputError(
+            "the particles have no polar coefficients", particles.source, remedy="Run 'cryolike-scipion particles' first."
+        )
+    group = particles.optics[particles.optics_index[place]]
+    alike = np.flatnonzero(particles.optics_index == particles.optics_index[place])
+    others = alike[np.linspace(0, len(alike) - 1, min(len(alike), 4 * _SHOWN)).astype(np.int64)]
+    rows = np.array([place, *others[others != place]])
+    raw, status, problems = read_images(particles, rows)
+    if status[0] != OK:
+        raise InputError(str(problems[0]))
+    kept = np.flatnonzero(status == OK)
+    kept = kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), _SHOWN)).round().astype(np.int64))]
+    rows, raw = rows[kept], raw[kept]
+    images = prepare(torch.as_tensor(raw), torch.as_tensor(particles.sign[rows]), settings.images, group.pixel_size).double()
+    images = _limited(images * mask_of(settings.images, group.box, group.pixel_size), group.pixel_size, settings.k_max)
+    frequency, power = radial_power(raw[:1], group.pixel_size)
+    theta = torch.as_tensor(np.pi * np.arange(_ANGLES) / _ANGLES)
+    transfer = ctf(torch.as_tensor(frequency)[:, None], theta, **ctf_arguments(particles, rows[:1]))
+    return {
+        "rows": rows + 1,
+        "raw": raw,
+        "prepared": images.numpy(),
+        "frequency": frequency,
+        "power": power,
+        "ctf_squared": (transfer**2).mean(dim=1).numpy(),
+        "defocus": np.array((particles.defocus_u[place] + particles.defocus_v[place]) / 2),
+        "pixel_size": np.array(group.pixel_size),
+        "k_max": np.array(settings.k_max),
+    }
+
+
+def _limited(images: torch.Tensor, pixel_size: float, k_max: float) -> torch.Tensor:
+    """Images [v, N, N] without what lies beyond ``k_max`` (1/Å)."""
+    size = images.shape[-1]
+    ky, kx = torch.fft.fftfreq(size, pixel_size)[:, None], torch.fft.rfftfreq(size, pixel_size)[None]
+    return torch.fft.irfft2(torch.fft.rfft2(images) * (torch.hypot(ky, kx) <= k_max), s=(size, size))
