@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from . import symmetry
@@ -9,7 +11,7 @@ from .particles import Particles
 from .results import Quantity, Results
 from .rotations import distance_deg, matrix_from_euler
 
-__all__ = ["ANGLE", "SHIFT", "add_agreement"]
+__all__ = ["ANGLE", "SHIFT", "add_agreement", "merge_agreement", "row_keys"]
 
 ANGLE, SHIFT = "input_angle_difference", "input_shift_difference"
 
@@ -41,3 +43,33 @@ def add_agreement(results: Results, particles: Particles) -> None:
     meaning = "of the best pose from the one that the particle came with; NaN where it could not be scored [particles]"
     results.extras[ANGLE] = Quantity(angle, "degree", f"angle {meaning}")
     results.extras[SHIFT] = Quantity(shift, "angstrom", f"distance of the origin {meaning}")
+
+
+def merge_agreement(merged: Results, parts: Sequence[Results]) -> None:
+    """Note the differences of merged runs, each particle's from the run that has its best structure.
+
+    Parameters
+    ----------
+    merged : Results
+        With its posteriors.
+    parts : sequence of Results
+        The runs; nothing is noted unless all of them know the differences.
+    """
+    if not all(ANGLE in part.extras for part in parts):
+        return
+    place = {key: i for i, key in enumerate(row_keys(merged))}
+    number = {entry: k for k, entry in enumerate(merged.structures, start=1)}
+    values = {name: np.full(len(place), np.nan) for name in (ANGLE, SHIFT)}
+    for part in parts:
+        rows = np.array([place[key] for key in row_keys(part)], dtype=np.int64)
+        mine = np.isin(merged.best_structure[rows], [number[entry] for entry in part.structures])
+        for name, column in values.items():
+            column[rows[mine]] = part.extras[name].values[mine]
+    for name, column in values.items():
+        like = parts[0].extras[name]
+        merged.extras[name] = Quantity(column, like.unit, like.meaning)
+
+
+def row_keys(results: Results) -> list[tuple[str, int]]:
+    """Source and row of each particle."""
+    return [(results.sources[s], int(r)) for s, r in zip(results.source_index, results.row)]

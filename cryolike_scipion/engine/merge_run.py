@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .agreement import merge_agreement
 from .errors import InputError
+from .gallery_merge import merge_galleries
 from .image_stacks import OK
 from .particles import Particles, read_particles
 from .progress import Progress
@@ -126,6 +128,8 @@ def run(parameters: Mapping[str, Any], progress: Progress) -> None:
     parts = [part for item in runs for part in item.results.parameters.get("runs", [str(item.folder)])]
     merged.parameters = {**runs[0].results.parameters, "runs": parts}
     remove_results(out)
+    merge_agreement(merged, [item.results for item in runs])
+    merge_galleries(out, merged, [(item.folder, item.results) for item in runs])
     merged.save(out)
     write_report(merged, out / REPORT, out.resolve().name)
     write_particle_files(out, merged, particles, parameters, [members[0].folder for members in groups])
