@@ -138,19 +138,10 @@ class Plugin(pwem.Plugin):
         return sys.executable if cls.hasOwnEngine() else environment_python(cls.getEngineHome())
 
     @classmethod
-    def getEngineCommand(cls, maskGpu=False):
-        """Return the start of the shell command for the engine; what follows are its arguments.
-
-        Parameters
-        ----------
-        maskGpu : show the engine only the GPUs that Scipion gave to the step.  ``runJob`` then puts their
-            numbers in place of ``%(GPU)s``, so any other ``%`` is doubled.
-        """
+    def getEngineCommand(cls):
+        """Return the start of the shell command for the engine; what follows are its arguments."""
         python = cls.getEnginePython()
-        prefix, program = ("", shlex.quote(python)) if python else (cls._activation(), "python")
-        if maskGpu:
-            return "{}CUDA_VISIBLE_DEVICES=%(GPU)s {}".format(prefix.replace("%", "%%"), program.replace("%", "%%"))
-        return prefix + program
+        return shlex.quote(python) if python else cls._activation() + "python"
 
     @classmethod
     def _activation(cls):
@@ -160,17 +151,27 @@ class Plugin(pwem.Plugin):
         return f"{conda} {cls.getVar(CRYOLIKE_ENV_ACTIVATION)} && "
 
     @classmethod
-    def runEngine(cls, protocol, jobFile, useGpu, threads):
+    def runEngine(cls, protocol, jobFile, threads, device="cpu", gpu=None):
         """Run one ``job.json`` as a step of `protocol`, through its queue if it has one.
 
-        ``runJob`` goes through a shell and through ``%`` formatting, therefore `jobFile` is the only name in
-        the command, and it is made by Scipion from the protocol's class and number.
+        ``runJob`` goes through a shell, and a queue's job script through ``%`` formatting, therefore `jobFile` is
+        the only name in the command, and it is made by Scipion from the protocol's class and number.
+
+        Parameters
+        ----------
+        protocol : the protocol.
+        jobFile : relative to the project's folder.
+        threads : CPU threads of the engine.
+        device : "cpu", or "auto" for a GPU where there is one.
+        gpu : show the engine only this GPU; None leaves it to the queue.
         """
-        device = "auto" if useGpu else "cpu"
+        environ = cls.getEnviron()
+        if gpu is not None:
+            environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
         protocol.runJob(
-            cls.getEngineCommand(maskGpu=useGpu),
+            cls.getEngineCommand(),
             f"-m {PACKAGE} run --job {jobFile} --device {device} --threads {threads}",
-            env=cls.getEnviron(),
+            env=environ,
             numberOfMpi=1,
         )
 

@@ -199,7 +199,8 @@ class _Runner:
                 getattr(protocol, name).set(value[0])
                 getattr(protocol, name).setExtended(value[1])
         if protocol_class.__module__.startswith("cryolike"):
-            protocol.numberOfThreads.set(self._threads)
+            threads = protocol.binThreads if hasattr(protocol, "binThreads") else protocol.numberOfThreads
+            threads.set(self._threads)
         started = time.monotonic()
         print(f"{label} …", flush=True)
         self._project.launchProtocol(protocol, wait=False)

@@ -12,7 +12,6 @@ from pwem.constants import ALIGN_PROJ
 
 from ..constants import COEFFICIENTS, COEFFICIENTS_HASH, ITEM_ID
 from ..objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE
-from .locations import StackNames
 from .poses import poses_from_transforms
 from .star import number, parse_columns, quoted, write_star
 
@@ -32,7 +31,7 @@ _OPTICS = (
 _CARRIED = ("rlnCtfBfactor", "rlnCtfScalefactor", "rlnRandomSubset", "rlnGroupNumber")
 
 
-def write_particles(particles, star, folder):
+def write_particles(particles, star, names, ids=None):
     """Write the enabled particles of a set.
 
     Parameters
@@ -40,7 +39,10 @@ def write_particles(particles, star, folder):
     particles : SetOfParticles
         With a CTF; in ALIGN_PROJ the poses are written, too.
     star : path of the STAR file; it appears only when it is complete.
-    folder : where links to oddly named or converted stacks go, relative to the project's folder.
+    names : StackNames
+        Gives image stacks names that a STAR file can hold.
+    ids : set of int
+        Write only these particles.
 
     Returns
     -------
@@ -52,11 +54,13 @@ def write_particles(particles, star, folder):
     ValueError
         If a particle has no CTF, or no pose where the set says so, or if no particle is enabled.
     """
-    enabled = (item for item in particles.iterItems() if item.isEnabled())
+    where = None if ids is None else f"id >= {min(ids)} and id <= {max(ids)}"
+    items = particles.iterItems(where=where)
+    enabled = (item for item in items if item.isEnabled() and (ids is None or item.getObjId() in ids))
     first = next(enabled, None)
     if first is None:
         raise ValueError("The input set has no enabled particle. Enable some, or choose another set.")
-    writer = _Rows(particles, first, StackNames(folder))
+    writer = _Rows(particles, first, names)
     body = star + ".rows.tmp"
     count = 0
     try:

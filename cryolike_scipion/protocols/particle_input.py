@@ -2,8 +2,6 @@
 
 from pyworkflow.protocol.params import PointerParam
 
-from ..constants import INPUT_STAR
-from ..convert.particles import write_particles
 from .form import add_parameters
 
 # Scipion knows the pixel size, the amplitude contrast and where the images are; the form does not ask.
@@ -70,11 +68,3 @@ def particle_errors(particles, mask_diameter, resolution):
             "Give a larger number, or none."
         )
     return errors
-
-
-def write_input_particles(protocol, particles):
-    """Write the particles' STAR file; return the job's parameters that name it."""
-    star = protocol._getExtraPath(INPUT_STAR)
-    count = write_particles(particles, star, protocol._inputFolder())
-    protocol.info(f"{count} particles were written to {star}")
-    return {"particles": [star]}

@@ -1,11 +1,13 @@
-"""What the three nodes have in common: their steps, the job file, and the engine's messages."""
+"""What the nodes have in common: their form's last page, the job file, the engine's runs and messages."""
 
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import time
 
 from pwem.protocols import EMProtocol
 from pyworkflow import BETA
@@ -15,6 +17,7 @@ from pyworkflow.protocol.params import BooleanParam, StringParam
 from .. import Plugin, __version__
 from ..constants import INPUT_FOLDER, JOB_FILE, OUTPUT_LOG, RESULT_FOLDER
 from ..convert.locations import user_files
+from .batches import write_json
 from .form import form_errors, form_values
 
 _TAIL = 65536
@@ -37,7 +40,7 @@ class ProtCryolikeBase(EMProtocol):
 
     # -------------------------- form --------------------------
 
-    def _defineComputing(self, form):
+    def _defineGpu(self, form):
         form.addHidden(
             USE_GPU,
             BooleanParam,
@@ -51,10 +54,10 @@ class ProtCryolikeBase(EMProtocol):
             StringParam,
             default="0",
             expertLevel=LEVEL_ADVANCED,
-            label="GPU ID",
-            help="Number of the GPU to use.",
+            label="GPU IDs",
+            help="Numbers of the GPUs to use, such as 0 1 2. Each works on a step of its own, for which there must be a "
+            "Scipion thread: three GPUs need four Scipion threads.",
         )
-        form.addParallelSection(threads=4, mpi=0)
 
     def _parameterNames(self):
         """Return the names of the engine parameters that the form decides, as its conditions are now."""
@@ -72,29 +75,12 @@ class ProtCryolikeBase(EMProtocol):
     def convertInputStep(self, key):
         """Write the engine's input and its job file."""
         shutil.rmtree(self._inputFolder(), ignore_errors=True)
-        job = {
-            "version": __version__,
-            "verb": self._verb,
-            "parameters": dict(self._formValues(), **self._writeInput()),
-        }
-        job["parameters"]["out"] = self._getExtraPath(RESULT_FOLDER)
-        name = self._getExtraPath(JOB_FILE)
-        with open(name + ".tmp", "w", encoding="utf-8") as stream:
-            json.dump(job, stream, indent=1, ensure_ascii=False, sort_keys=True)
-        os.replace(name + ".tmp", name)
+        parameters = dict(self._formValues(), **self._writeInput())
+        self._writeJob(self._getExtraPath(JOB_FILE), self._verb, dict(parameters, out=self._getExtraPath(RESULT_FOLDER)))
 
     def engineStep(self, key):
-        """Run the engine and make sure that it finished: a queue does not tell how its job ended."""
-        result = self._resultPath(self._resultFile)
-        if os.path.exists(result):
-            os.remove(result)
-        said = {path: _size(path) for path in (self.getStderrLog(), self._resultPath(OUTPUT_LOG))}
-        try:
-            Plugin.runEngine(self, self._getExtraPath(JOB_FILE), self._usesGpu(), max(1, self.numberOfThreads.get()))
-        except subprocess.CalledProcessError as error:
-            raise RuntimeError(self._engineMessage(said) or _how_it_ended(error.returncode)) from None
-        if not os.path.exists(result):
-            raise RuntimeError(self._engineMessage(said) or f"The engine ended without writing {result}.")
+        """Run the engine."""
+        self._runEngine(self._getExtraPath(JOB_FILE), self._resultPath(self._resultFile))
 
     def createOutputStep(self, key):
         """Turn the engine's files into Scipion's output."""
@@ -113,8 +99,52 @@ class ProtCryolikeBase(EMProtocol):
 
     # -------------------------- helpers --------------------------
 
-    def _usesGpu(self):
-        return bool(self.getAttributeValue(USE_GPU, False))
+    def _writeJob(self, path, verb, parameters):
+        write_json(path, {"version": __version__, "verb": verb, "parameters": parameters})
+
+    def _runEngine(self, job, result, gpu=None):
+        """Run the engine and make sure that it finished: a queue does not tell how its job ended.
+
+        Parameters
+        ----------
+        job : its job file.
+        result : the file that it writes last; an old one is removed before.
+        gpu : the GPU that this step has borrowed; None where it has none, or the queue decides.
+        """
+        if os.path.exists(result):
+            os.remove(result)
+        log = os.path.join(os.path.dirname(result), OUTPUT_LOG)
+        said = {path: _size(path) for path in (log, self.getStderrLog())}
+        began = time.time()
+        try:
+            Plugin.runEngine(self, job, self._engineThreads(), "auto" if self.usesGpu() else "cpu", gpu)
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(self._engineMessage(said) or _how_it_ended(error.returncode)) from None
+        if not os.path.exists(result):
+            message = self._engineMessage(said) or self._queueMessage(began)
+            raise RuntimeError(message or f"The engine ended without writing {result}.")
+
+    def _engineThreads(self):
+        """Return the number of CPU threads of one engine."""
+        return max(1, self.getBinThreads())
+
+    def _queueMessage(self, began):
+        """Return what the queue wrote last about a job of this run, nothing where there is no queue.
+
+        Parameters
+        ----------
+        began : when the job was submitted, in seconds since the epoch.
+        """
+        if not self.useQueueForSteps():
+            return ""
+        logs = glob.glob(glob.escape(self._getLogsPath()) + "/*.err")
+        recent = sorted((path for path in logs if os.path.getmtime(path) >= began - 2), key=os.path.getmtime)
+        lines = [line.strip() for path in recent for line in _tail(path).splitlines() if line.strip()]
+        said = f" It said: {lines[-1]}" if lines else ""
+        return (
+            "The queue's job ended without a result: it was cancelled, or ran out of time or memory. Continue the run to do "
+            f"what is left.{said}"
+        )
 
     def _formValues(self):
         return form_values(self, self._verb, self._parameterNames())
@@ -130,9 +160,7 @@ class ProtCryolikeBase(EMProtocol):
 
     def _resultKey(self):
         """Return a hash of everything that decides the result."""
-        decisive = [__version__, self._verb, self._formValues(), self._inputIdentity()]
-        text = json.dumps(decisive, sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode("ascii")).hexdigest()
+        return hash_of([__version__, self._verb, self._formValues(), self._inputIdentity()])
 
     def _engineMessage(self, said):
         """Return why the engine stopped, with the user's file names for our links; nothing if it did not say.
@@ -159,17 +187,9 @@ class ProtCryolikeBase(EMProtocol):
         return [lines[-1].split(" INFO ")[-1]] if lines else ["The engine has not reported yet."]
 
 
-def file_identity(path):
-    """Return what tells a file from another one without reading it: name, size, time of its last change."""
-    if not os.path.exists(path):
-        return [path, None, None]
-    status = os.stat(path)
-    return [path, status.st_size, status.st_mtime_ns]
-
-
-def set_identity(items):
-    """Return what tells a Scipion set from another one, or from itself before it changed."""
-    return [items.getSize()] + file_identity(items.getFileName())
+def hash_of(decisive):
+    """Return the hash of a value that JSON can hold."""
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=True).encode("ascii")).hexdigest()
 
 
 def _how_it_ended(status):

@@ -10,14 +10,13 @@ from .particle_input import (
     add_image_preparation,
     add_particles,
     particle_errors,
-    write_input_particles,
 )
-from .protocol_base import ProtCryolikeBase, set_identity
+from .protocol_batches import ProtCryolikeBatches
 
 _RESOURCES = ("downsample", "bad_images", "precision", "batch_images")
 
 
-class ProtCryolikeConvertParticles(ProtCryolikeBase):
+class ProtCryolikeConvertParticles(ProtCryolikeBatches):
     """Bring particle images onto the polar Fourier grid.
 
     The output has the same images as the input; each particle also knows where its polar coefficients are,
@@ -30,6 +29,7 @@ class ProtCryolikeConvertParticles(ProtCryolikeBase):
     _possibleOutputs = {"outputParticles": SetOfParticles}
     _verb = "particles"
     _resultFile = OUTPUT_STAR
+    _particlesPerStep = 5000
 
     # -------------------------- form --------------------------
 
@@ -49,19 +49,10 @@ class ProtCryolikeConvertParticles(ProtCryolikeBase):
     # -------------------------- steps --------------------------
 
     def _inputIdentity(self):
-        return set_identity(self.inputParticles.get())
+        return [self.inputParticles.get().getFileName()]
 
-    def _writeInput(self):
-        return write_input_particles(self, self.inputParticles.get())
-
-    def _createOutput(self):
-        source = self.inputParticles.get()
-        places = CoefficientPlaces(self._resultPath(OUTPUT_STAR))
-        particles = self._createSetOfParticles()
-        particles.copyInfo(source)
-        particles.copyItems(source, updateItemCallback=lambda item, _: places.apply(item))
-        self._defineOutputs(outputParticles=particles)
-        self._defineSourceRelation(self.inputParticles, particles)
+    def _results(self, batch):
+        return CoefficientPlaces(batch.result(OUTPUT_STAR)).apply
 
     # -------------------------- info --------------------------
 
@@ -69,11 +60,11 @@ class ProtCryolikeConvertParticles(ProtCryolikeBase):
         return self._formErrors() or particle_errors(self.inputParticles.get(), self.maskDiameter.get(), self.resolution.get())
 
     def _summary(self):
-        if not hasattr(self, "outputParticles"):
+        if self.isActive() or not hasattr(self, "outputParticles"):
             return self._progress() or ["Not run yet."]
         return [
             f"{self.outputParticles.getSize()} particles were brought onto the polar grid.",
-            f"The images are the input's; the coefficients are in {self._resultPath('')}.",
+            f"The images are the input's; the coefficients are in {self._getExtraPath('')}.",
         ]
 
     def _methods(self):

@@ -62,7 +62,7 @@ class ProtCryolikeGenerateTemplates(ProtCryolikeBase):
         add_parameters(form, "templates", ("symmetry",) + _VIEWS + ("resolution",))
         add_atoms(form, "templates")
         add_parameters(form, "templates", _RESOURCES)
-        self._defineComputing(form)
+        form.addParallelSection(threads=4, mpi=0)
 
     def _parameterNames(self):
         atoms = ATOM_PARAMETERS if any(not structure.is_map for structure in self._structures()) else ()

@@ -11,15 +11,15 @@ from ..convert.classes import add_empty_classes
 from ..convert.results import ParticleScores
 from ..convert.structures import write_structures
 from ..parameters import get
+from .batches import file_identity
 from .form import add_parameter, add_parameters
+from .likelihood_batches import ProtCryolikeLikelihoodBatches
 from .particle_input import (
     IMAGE_PARAMETERS,
     add_image_preparation,
     add_particles,
     particle_errors,
-    write_input_particles,
 )
-from .protocol_base import ProtCryolikeBase, file_identity, set_identity
 from .structure_input import (
     ATOM_PARAMETERS,
     add_atoms,
@@ -41,7 +41,7 @@ _MODEL = ("scale", "pilot", "priors", "posterior_angle", "posterior_shift", "kee
 _RESOURCES = ("bad_images", "memory", "precision", "batch_images", "batch_templates")
 
 
-class ProtCryolikeLikelihood(ProtCryolikeBase):
+class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
     """Compare every particle with every structure.
 
     Each particle gets the structure that explains it best, its pose, its likelihood, and the probabilities of
@@ -52,8 +52,6 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
 
     _label = "likelihood"
     _possibleOutputs = {"outputParticles": SetOfParticles, "outputClasses": SetOfClasses3D}
-    _verb = "likelihood"
-    _resultFile = OUTPUT_STAR
 
     # -------------------------- form --------------------------
 
@@ -111,10 +109,10 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
             structures = [
                 [item.getLabel(), item.getSymmetry()] + file_identity(item.getFileName()) for item in self._templates()
             ]
-        return [set_identity(self.inputParticles.get()), structures]
+        return [self.inputParticles.get().getFileName(), structures]
 
-    def _writeInput(self):
-        job = write_input_particles(self, self.inputParticles.get())
+    def _writeCommonInput(self):
+        job = {}
         if self._fromStructures():
             structures = self._structures()
             job["structures"] = write_structures(structures, self._inputFolder())
@@ -126,23 +124,23 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
             job["symmetry"] = [item.getSymmetry() for item in templates]
         return job
 
-    def _createOutput(self):
-        source = self.inputParticles.get()
-        scores = ParticleScores(self._resultPath(OUTPUT_STAR), source.getSamplingRate())
-        particles = self._createSetOfParticles()
-        particles.copyInfo(source)
+    def _describeOutput(self, particles):
         particles.setAlignmentProj()
-        particles.copyItems(source, updateItemCallback=lambda item, _: scores.apply(item))
+
+    def _defineRelations(self, output):
+        self._defineSourceRelation(self.inputParticles, output)
+        for pointer in self.inputStructures if self._fromStructures() else [self.inputTemplates]:
+            self._defineSourceRelation(pointer, output)
+
+    def _conclude(self):
+        super()._conclude()
+        scores = ParticleScores(self._resultPath(OUTPUT_STAR), self.inputParticles.get().getSamplingRate())
         self.summaryVar.set(self._describeScores(scores))
-        outputs = {"outputParticles": particles}
         count = self._countStructures()
         if count > 1:
-            outputs["outputClasses"] = self._createClasses(scores, count)
-        self._defineOutputs(**outputs)
-        for output in outputs.values():
-            self._defineSourceRelation(self.inputParticles, output)
-            for pointer in self.inputStructures if self._fromStructures() else [self.inputTemplates]:
-                self._defineSourceRelation(pointer, output)
+            classes = self._createClasses(scores, count)
+            self._defineOutputs(outputClasses=classes)
+            self._defineRelations(classes)
 
     def _createClasses(self, scores, count):
         """Return the particles as classes, one a structure in their order, empty ones included."""
@@ -215,7 +213,7 @@ class ProtCryolikeLikelihood(ProtCryolikeBase):
         return []
 
     def _summary(self):
-        if not hasattr(self, "outputParticles"):
+        if self.isActive() or not hasattr(self, "outputParticles"):
             return self._progress() or ["Not run yet."]
         report = self._resultPath(OUTPUT_REPORT)
         lines = self.summaryVar.get("").splitlines()

@@ -5,8 +5,8 @@ import os
 from pyworkflow.protocol.params import MultiPointerParam
 
 from ..convert.structures import ATOM_EXTENSIONS, list_structures
+from .batches import file_identity
 from .form import add_parameters
-from .protocol_base import file_identity
 
 ATOM_PARAMETERS = ("atom_model", "atom_radius", "residue_model", "select")
 

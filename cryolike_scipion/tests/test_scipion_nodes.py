@@ -34,8 +34,8 @@ from .scipion_sets import ODD_NAME, make_particles, star_subset
 PIXEL = 13.1
 ROWS = [3, 1, 2] + list(range(5, 22))
 POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
-COARSE = {"angularStep": 20.0, "maxShift": 26.2, "levels": 0, "resolution": 40.0, "numberOfThreads": 1}
-FINE = {"angularStep": 15.0, "maxShift": 26.2, "levels": 1, "numberOfThreads": 1}
+COARSE = {"angularStep": 20.0, "maxShift": 26.2, "levels": 0, "resolution": 40.0, "binThreads": 1}
+FINE = {"angularStep": 15.0, "maxShift": 26.2, "levels": 1, "binThreads": 1}
 ODD_LABEL = "50S \"D\" 'one' $(touch oops) 100%s ä"
 PDB_LINE = "ATOM  %5d  %-3s ALA A%4d    %8.3f%8.3f%8.3f  1.00  0.00           %s\n"
 
@@ -102,7 +102,7 @@ def templates(project, imported, volumes, atoms):
 
 @pytest.fixture(scope="module")
 def converted(project, imported):
-    return project.finish(ProtCryolikeConvertParticles, inputParticles=(imported, "outputParticles"), numberOfThreads=1)
+    return project.finish(ProtCryolikeConvertParticles, inputParticles=(imported, "outputParticles"), binThreads=1)
 
 
 @pytest.fixture(scope="module")

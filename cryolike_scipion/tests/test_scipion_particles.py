@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pyworkflow.object import Float, Integer, String
 
+from cryolike_scipion.convert.locations import StackNames
 from cryolike_scipion.convert.particles import write_particles
 from cryolike_scipion.convert.star import read_columns
 from cryolike_scipion.objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE
@@ -47,7 +48,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 
 def written(particles):
-    write_particles(particles, STAR, "inputs")
+    write_particles(particles, STAR, StackNames("inputs"))
     return read_columns(STAR, "particles", COLUMNS), read_columns(STAR, "optics", OPTICS)
 
 

@@ -182,6 +182,8 @@ def test_the_result_key_follows_parameters_and_input_but_not_threads(project, pa
     protocol = likelihood(project, particles)
     first = protocol._resultKey()
     protocol.numberOfThreads.set(7)
+    protocol.binThreads.set(9)
+    protocol.memory.set(3.5)
     assert protocol._resultKey() == first
     protocol.angularStep.set(9.0)
     second = protocol._resultKey()
