@@ -10,6 +10,7 @@ import torch
 
 from .coefficient_store import CoefficientCache
 from .errors import InputError
+from .image_correction import corrected
 from .image_stacks import CONSTANT, OK, read_images
 from .particles import Particles
 from .polar_images import PolarImages, offset_weights, padded_size, polar_images
@@ -119,9 +120,10 @@ def _transform(particles, rows, images, settings: PolarSettings, rule, device) -
     parts = []
     for start in range(0, len(rows), batch):
         part = slice(start, start + batch)
+        pixels = _without_mean(torch.as_tensor(images[part], dtype=kind, device=device))
         parts.append(
             polar_images(
-                _without_mean(torch.as_tensor(images[part], dtype=kind, device=device)),
+                corrected(pixels, group.aberrations, group.pixel_size),
                 torch.as_tensor(particles.sign[rows[part]], device=device),
                 {name: values[part] for name, values in arguments.items()},
                 settings.images,

@@ -4,6 +4,8 @@
     Δf(θ)   = (U + V)/2 + (U − V)/2 · cos 2(θ − θ_ast)
     CTF     = scale · exp(−B k²/4) · (√(1 − A²) sin χ + A cos χ)
 
+Symmetric aberrations of higher order, where there are any, are subtracted from χ; see `aberrations`.
+
 Underfocus is positive, and the CTF is then positive at low k, so that protein is bright in a particle that
 RELION calls "white". U and V are in Å, θ_ast is the angle of the U axis from +x towards +y, φ the phase shift
 of a phase plate, A the amplitude contrast. The signed astigmatism U − V is used, as in RELION: where U < V
@@ -20,6 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+
+from .aberrations import even_polynomials
 
 # λ = 12.2643247 / √(V (1 + 0.978466e-6 V)) Å with V in volts: h/√(2 m e V) with the relativistic correction
 # e/(2 m c²).
@@ -46,6 +50,7 @@ def ctf(
     phase_shift_deg: Tensor | float = 0.0,
     bfactor: Tensor | float = 0.0,
     scale: Tensor | float = 1.0,
+    even: Tensor | None = None,
 ) -> Tensor:
     """CTF at given spatial frequencies; every argument broadcasts against every other.
 
@@ -72,6 +77,8 @@ def ctf(
         B in exp(−B k²/4), Å².
     scale : Tensor or float
         Factor of the whole CTF (``rlnCtfScalefactor``).
+    even : Tensor [..., j], optional
+        Coefficients of the symmetric aberrations, radians, behind the axes that broadcast.
 
     Returns
     -------
@@ -96,6 +103,7 @@ def ctf(
         phase_shift_deg,
         bfactor,
         scale,
+        even,
     )
 
 
@@ -111,6 +119,7 @@ def ctf_of_wavelength(
     phase_shift_deg: Tensor | float = 0.0,
     bfactor: Tensor | float = 0.0,
     scale: Tensor | float = 1.0,
+    even: Tensor | None = None,
 ) -> Tensor:
     """CTF for an electron wavelength in Å in place of a voltage; all else as in :func:`ctf`."""
     device = k.device
@@ -124,6 +133,10 @@ def ctf_of_wavelength(
     defocus = 0.5 * (u + v) + 0.5 * (u - v) * torch.cos(2.0 * (double(theta) - axis))
     spherical = 0.5 * math.pi * _ANGSTROM_PER_MM * double(cs_mm) * lam**3
     chi = math.pi * lam * k2 * defocus - spherical * k2**2 + torch.deg2rad(double(phase_shift_deg))
+    if even is not None:
+        kx, ky = double(k) * torch.cos(double(theta)), double(k) * torch.sin(double(theta))
+        for j, shape in enumerate(even_polynomials(even.shape[-1], kx.cpu().numpy(), ky.cpu().numpy())):
+            chi = chi - double(even[..., j]) * double(shape)
     value = torch.sqrt(1.0 - contrast**2) * torch.sin(chi) + contrast * torch.cos(chi)
     value = value * double(scale) * torch.exp(-0.25 * double(bfactor) * k2)
     return value.to(k.dtype)
@@ -132,8 +145,8 @@ def ctf_of_wavelength(
 class CtfPoints:
     """Many CTFs at the same frequencies, as :func:`ctf` and faster.
 
-    χ / 2π is linear in k², kx² − ky², 2 kx ky, k⁴ and 1, and ``√(1 − A²) sin χ + A cos χ = sin(χ + asin A)``: one product of
-    matrices in float64, less whole turns, and one sine in the precision wanted.
+    χ / 2π is linear in k², kx² − ky², 2 kx ky, k⁴, 1 and the symmetric polynomials, and ``√(1 − A²) sin χ + A cos χ =
+    sin(χ + asin A)``: one product of matrices in float64, less whole turns, and one sine in the precision wanted.
 
     Parameters
     ----------
@@ -146,9 +159,11 @@ class CtfPoints:
         k2 = x**2 + y**2
         self._shape = k2.shape
         self._basis = torch.stack([k2, x**2 - y**2, 2.0 * x * y, k2**2, torch.ones_like(k2)]).flatten(1)
+        self._points = x.flatten().cpu().numpy(), y.flatten().cpu().numpy()
+        self._even = self._basis[:0]
 
     def __call__(self, arguments: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """CTFs [m, ...] of the given dtype for keyword arguments of :func:`ctf`, each float64 [m]; the last three may lack."""
+        """CTFs [m, ...] of the given dtype for keyword arguments of :func:`ctf`, each float64 [m]; the last four may lack."""
         lam = wavelength(arguments["voltage_kv"]).to(self._basis.device)
         u, v = arguments["defocus_u"], arguments["defocus_v"]
         axis = torch.deg2rad(arguments["defocus_angle_deg"])
@@ -158,7 +173,10 @@ class CtfPoints:
         if "phase_shift_deg" in arguments:
             constant = constant + arguments["phase_shift_deg"] / 360.0
         terms = torch.stack([mean, half * torch.cos(2.0 * axis), half * torch.sin(2.0 * axis), spherical, constant], dim=1)
-        turns = (terms @ self._basis).frac_().to(dtype)
+        turns = terms @ self._basis
+        if "even" in arguments:
+            turns -= arguments["even"] @ self._even_basis(arguments["even"].shape[1])
+        turns = turns.frac_().to(dtype)
         value = turns.mul_(2.0 * math.pi).sin_()
         bfactor, scale = arguments.get("bfactor"), arguments.get("scale")
         if bfactor is not None and bool((bfactor != 0).any()):
@@ -166,3 +184,10 @@ class CtfPoints:
         if scale is not None and bool((scale != 1).any()):
             value *= scale[:, None].to(dtype)
         return value.unflatten(1, self._shape)
+
+    def _even_basis(self, count: int) -> Tensor:
+        """The first symmetric polynomials in turns, float64 [count, points]; made when first asked for."""
+        if len(self._even) < count:
+            shapes = even_polynomials(count, *self._points) / (2.0 * math.pi)
+            self._even = torch.from_numpy(shapes).to(self._basis.device)
+        return self._even[:count]

@@ -146,7 +146,9 @@ def _score_piece(scoring: Scoring, rows: np.ndarray, tick: Callable[[int], None]
     piece = _Piece(setup, converted.images, rows[usable])
     kept = range(len(setup.structures))
     optima = [_optima(setup, k, len(usable), scoring.keep) if scoring.keep != "pose" else None for k in kept]
+    group = setup.particles.optics[setup.particles.optics_index[rows[0]]]
     for k, (integral, poses) in enumerate(piece.search(scoring, prior, optima, tick)):
+        poses = dataclasses.replace(poses, origin=group.aberrations.origin_in_image(poses.origin))
         _store(arrays, setup, k, usable, integral, poses)
         own = optima[k]
         if own is not None:
@@ -268,7 +270,8 @@ def _optima(setup: Setup, k: int, images: int, keep: str) -> Optima:
 def _input_poses(setup: Setup, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     p = setup.particles
     rotations = matrix_from_euler(p.rot[rows], p.tilt[rows], p.psi[rows])
-    return rotations, np.stack([p.origin_x[rows], p.origin_y[rows]], axis=1)
+    group = p.optics[p.optics_index[rows[0]]]
+    return rotations, group.aberrations.origin_undistorted(np.stack([p.origin_x[rows], p.origin_y[rows]], axis=1))
 
 
 def _keep_input_poses(arrays: dict[str, np.ndarray], setup: Setup, rows: np.ndarray, places: np.ndarray) -> None:

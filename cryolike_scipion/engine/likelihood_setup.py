@@ -178,7 +178,7 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
             remedy="Use --search hierarchical, or give a file with rlnAngleRot, rlnAngleTilt and rlnAnglePsi.",
         )
     coarsest = max(group.pixel_size for group in particles.optics)
-    k_max = 0.5 / coarsest
+    k_max = min(group.nyquist for group in particles.optics)
     stored = CoefficientCache.stored_settings(particles)
     if parameters["resolution"] is not None:
         k_max = min(k_max, 1 / parameters["resolution"])

@@ -21,6 +21,18 @@ OPTICS_LABELS = (
     "rlnSphericalAberration",
     "rlnAmplitudeContrast",
 )
+ABERRATION_LABELS = (
+    "rlnBeamTiltX",
+    "rlnBeamTiltY",
+    "rlnOddZernike",
+    "rlnEvenZernike",
+    "rlnMagMat00",
+    "rlnMagMat01",
+    "rlnMagMat10",
+    "rlnMagMat11",
+)
+# What RELION calls images that were changed by their CTF.
+CORRECTED_LABELS = ("rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataAreCtfCorrected")
 _PARTICLE_LABELS = (
     "rlnImageName",
     "rlnOpticsGroup",
@@ -47,6 +59,7 @@ _PARTICLE_LABELS = (
     "cryolikeCoefficientsHash",
     ROOT_NUMBER_LABEL,
 )
+_SHARED_LABELS = (*OPTICS_LABELS, *ABERRATION_LABELS, *CORRECTED_LABELS)
 
 
 class ParticleTable:
@@ -56,7 +69,7 @@ class ParticleTable:
     def __init__(self, document: ParticleDocument) -> None:
         self.path: Path = document.star.path
         table = document.particles
-        self.texts = table.columns((*_PARTICLE_LABELS, *OPTICS_LABELS), self.path)
+        self.texts = table.columns((*_PARTICLE_LABELS, *_SHARED_LABELS), self.path)
         self.size = len(table.rows)
         self.optics_texts: dict[str, list[str]] = {}
         self.group_names: list[str] = []
@@ -68,7 +81,7 @@ class ParticleTable:
         return self.size
 
     def _read_optics(self, table: StarTable) -> None:
-        labels = (*OPTICS_LABELS, "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageDimensionality")
+        labels = (*_SHARED_LABELS, "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageDimensionality")
         self.optics_texts = table.columns(labels, self.path)
         numbers = self.optics_texts.get("rlnOpticsGroup", [str(n) for n in range(1, len(table.rows) + 1)])
         self.group_names = self.optics_texts.get("rlnOpticsGroupName", [f"opticsGroup{n}" for n in numbers])
@@ -111,6 +124,29 @@ class ParticleTable:
             row = int(np.argmax(bad))
             raise InputError(f"{label} is {values[row]:g}", self.path, row + 1, f"Correct {label}, or remove the row")
         return values
+
+    def lists(self, label: str) -> list[tuple[float, ...]]:
+        """A list of numbers, written ``[1,2,3]``, for each particle; empty ones where there is no such column."""
+        texts = self.shared_texts(label)
+        known: dict[str, tuple[float, ...]] = {}
+        for row, text in enumerate(texts, 1):
+            if text not in known:
+                try:
+                    known[text] = tuple(float(part) for part in text.strip("[] ").split(",") if part.strip())
+                    if not all(map(math.isfinite, known[text])):
+                        raise ValueError
+                except ValueError:
+                    raise InputError(
+                        f"{label} is not a list of numbers ('{text}')", self.path, row, f"Write {label} as [0.1,0.2,...]"
+                    ) from None
+        return [known[text] for text in texts]
+
+    def shared_texts(self, label: str) -> list[str]:
+        """Text of a column of the particles or else of their optics groups, empty where there is none."""
+        if label in self.texts:
+            return self.texts[label]
+        groups = self.optics_texts.get(label)
+        return [""] * self.size if groups is None else [groups[g] for g in self.group_index]
 
     def ctf(self, label: str, allowed: Callable[[float], bool] | None = None) -> NDArray[np.float64]:
         """Numbers of a column without which there is no CTF."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .aberrations import Aberrations
 from .errors import InputError, problem_line
 from .star_file import StarFile, StarTable
 
@@ -41,6 +42,8 @@ class OpticsGroup:
         Spherical aberration in mm.
     amplitude_contrast : float
         Fraction, 0 to 1.
+    aberrations : Aberrations
+        Of higher order, and the magnification.
     """
 
     name: str
@@ -49,6 +52,12 @@ class OpticsGroup:
     voltage_kv: float
     cs_mm: float
     amplitude_contrast: float
+    aberrations: Aberrations = dataclasses.field(default_factory=Aberrations)
+
+    @property
+    def nyquist(self) -> float:
+        """Spatial frequency (1/Å) up to which the images, once undistorted, hold detail in every direction."""
+        return 0.5 / self.pixel_size * min(1.0, self.aberrations.stretch)
 
 
 @dataclass(frozen=True)

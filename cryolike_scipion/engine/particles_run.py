@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..constants import OUTPUT_GALLERY
 from .allocator import keep_freed_memory
 from .coefficient_store import stored_hashes, write_coefficients
 from .conversion import convert
@@ -21,6 +22,7 @@ from .particles import Particles, read_particles
 from .polar_images import Window
 from .polar_settings import PolarSettings, band_tail, image_hashes
 from .progress import Progress
+from .report_run import REPORT, write_particle_report
 from .template_power import ctf_arguments, power_rule
 from .workers import parallel
 
@@ -49,7 +51,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         If the particles cannot be used, or an image is bad and ``bad_images`` is "stop".
     """
     out = Path(parameters["out"])
-    refuse_overwriting(out, ("particles.star", "polar-*.h5"), parameters["particles"])
+    refuse_overwriting(out, ("particles.star", "polar-*.h5", REPORT, OUTPUT_GALLERY), parameters["particles"])
     out.mkdir(parents=True, exist_ok=True)
     particles = read_particles(
         parameters["particles"],
@@ -91,6 +93,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     for path in out.glob("polar-*.h5"):
         if path not in written:
             path.unlink()
+    write_particle_report(out, out / REPORT, out.resolve().name)
     if statuses.any():
         logger.warning("%d of %d images could not be converted", int((statuses != 0).sum()), len(particles))
     logger.info("%d radii, %d angles to %.2f Å", settings.grid.n_radii, settings.grid.n_angles, 1 / settings.k_max)
@@ -108,7 +111,7 @@ class _File:
 def _settings(particles: Particles, parameters: dict[str, Any]) -> PolarSettings:
     """A grid for structures as large as the mask (or the box) and the default range of shifts."""
     coarsest = max(group.pixel_size for group in particles.optics)
-    k_max = 0.5 / coarsest
+    k_max = min(group.nyquist for group in particles.optics)
     boxes = [group.box for group in particles.optics]
     if parameters["downsample"] is not None:
         if parameters["downsample"] > min(boxes):

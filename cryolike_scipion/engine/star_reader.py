@@ -15,6 +15,7 @@ from .mrc_stack import StackError, read_stack_header
 from .particle_table import ParticleTable
 from .particles import OpticsGroup, ParticleDocument, Particles
 from .stack_paths import ROOT_LABEL, ROOT_NUMBER_LABEL, ROOT_TABLE, find_stacks
+from .star_aberrations import aberrations_of, refuse_corrected
 from .star_file import StarFile, read_star
 
 # Two pixel sizes are the same when they differ by less than this fraction: magnification columns are rounded.
@@ -63,6 +64,7 @@ def particles_from_document(
     box = _boxes(table, stacks, stack_index)
     voltage = table.ctf("rlnVoltage", lambda v: v > 0)
     cs = table.ctf("rlnSphericalAberration", lambda v: v >= 0)
+    refuse_corrected(table)
     optics, optics_index = _optics_groups(table, pixel, box, voltage, cs, contrast)
 
     defocus_u = table.ctf("rlnDefocusU")
@@ -281,6 +283,7 @@ class _Key(NamedTuple):
     voltage: float
     cs: float
     contrast: float
+    aberrations: int
 
 
 def _optics_groups(
@@ -294,14 +297,16 @@ def _optics_groups(
     """Groups of equal values, in the order of first use, and each particle's group."""
     places: dict[_Key, int] = {}
     index = np.empty(len(table), dtype=np.int64)
-    columns = (table.group_index, pixel, box, voltage, cs, contrast)
+    aberrations, aberration_index = aberrations_of(table, voltage, cs)
+    columns = (table.group_index, pixel, box, voltage, cs, contrast, aberration_index)
     for i, values in enumerate(zip(*(column.tolist() for column in columns))):
         index[i] = places.setdefault(_Key(*values), len(places))
     groups = []
     for key, number in places.items():
         names = table.group_names
         name = names[key.source_group] if names else f"opticsGroup{number + 1}"
-        groups.append(OpticsGroup(name, key.pixel, key.box, key.voltage, key.cs, key.contrast))
+        shared = aberrations[key.aberrations]
+        groups.append(OpticsGroup(name, key.pixel, key.box, key.voltage, key.cs, key.contrast, shared))
     return tuple(groups), index
 
 

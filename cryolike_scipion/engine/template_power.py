@@ -15,6 +15,7 @@ import torch
 from scipy.special import jv
 from torch import Tensor
 
+from .aberrations import even_polynomials
 from .ctf import CtfPoints, wavelength
 from .particles import Particles
 from .polar_grid import PolarGrid, choose_grid, gauss_radial_rule, radial_interpolation
@@ -65,7 +66,7 @@ class PowerRule:
 
 
 def ctf_arguments(particles: Particles, index: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Keyword arguments of `ctf` for some particles, each float64 [m]."""
+    """Keyword arguments of `ctf` for some particles, each float64 [m]; ``even`` [m, j] where one has such aberrations."""
     optics = particles.optics_index[index]
 
     def of_group(name: str) -> np.ndarray:
@@ -82,15 +83,36 @@ def ctf_arguments(particles: Particles, index: np.ndarray, device: torch.device 
         "bfactor": particles.ctf_bfactor[index],
         "scale": particles.ctf_scale[index],
     }
+    count = max(len(group.aberrations.even) for group in particles.optics)
+    if count:
+        groups = np.zeros((len(particles.optics), count))
+        for row, group in zip(groups, particles.optics):
+            row[: len(group.aberrations.even)] = group.aberrations.even
+        values["even"] = groups[optics]
     return {key: torch.as_tensor(np.asarray(value, np.float64), device=device) for key, value in values.items()}
 
 
 def delocalisation(arguments: dict[str, Tensor], k_max: float) -> float:
-    """Largest distance (Å) by which these CTFs move detail up to k_max: lambda k |defocus - Cs lambda² k²|."""
+    """Largest distance (Å) by which these CTFs move detail up to k_max: lambda k |defocus - Cs lambda² k²|, and what symmetric
+    aberrations add, their slope over 2 pi."""
     lam = wavelength(arguments["voltage_kv"])
     largest = torch.maximum(arguments["defocus_u"].abs(), arguments["defocus_v"].abs())
     spherical = arguments["cs_mm"] * 1e7 * lam**2 * k_max**2
-    return float((lam * k_max * torch.maximum(largest, spherical)).max())
+    further = _even_slope(arguments["even"], k_max) / (2 * np.pi) if "even" in arguments else 0.0
+    return float((lam * k_max * torch.maximum(largest, spherical) + further).max())
+
+
+def _even_slope(even: Tensor, k_max: float) -> Tensor:
+    """Largest slope (radian Å) of symmetric aberrations within the band, [m]."""
+    unique, inverse = torch.unique(even.cpu(), dim=0, return_inverse=True)
+    theta, radius = np.meshgrid(np.pi * np.arange(32) / 32, k_max * np.arange(1, 9) / 8)
+    kx, ky, step = radius * np.cos(theta), radius * np.sin(theta), 1e-4 * k_max
+    along = [
+        even_polynomials(even.shape[1], kx + dx, ky + dy) - even_polynomials(even.shape[1], kx - dx, ky - dy)
+        for dx, dy in ((step, 0.0), (0.0, step))
+    ]
+    slopes = [unique @ torch.from_numpy(one).flatten(1) / (2 * step) for one in along]
+    return torch.hypot(*slopes).amax(dim=1)[inverse].to(even.device)
 
 
 def power_rule(grid: PolarGrid, template_radius: float, arguments: dict[str, Tensor]) -> PowerRule:
@@ -102,9 +124,12 @@ def power_rule(grid: PolarGrid, template_radius: float, arguments: dict[str, Ten
     fine = max(fine, 2 * len(nodes))
     fine_radii, fine_weights = gauss_radial_rule(fine, k_max)
     astigmatism = (arguments["defocus_u"] - arguments["defocus_v"]).abs()
-    swing = float((np.pi * wavelength(arguments["voltage_kv"]) * k_max**2 * astigmatism).max())
+    swing = np.pi * wavelength(arguments["voltage_kv"]) * k_max**2 * astigmatism
+    if "even" in arguments:
+        swing = swing + k_max * _even_slope(arguments["even"], k_max)  # of the phase around a ring, as the first term
+    largest = float(swing.max())
     orders = 1
-    while orders < 64 and abs(float(jv(orders, swing))) > _ACCURACY:
+    while orders < 64 and abs(float(jv(orders, largest))) > _ACCURACY:
         orders += 1
     return PowerRule(
         radii=nodes,

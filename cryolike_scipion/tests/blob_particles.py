@@ -50,14 +50,14 @@ class Blobs:
         decay = np.exp(-2 * np.pi**2 * self.sigma**2 * np.sum(frequencies**2, axis=-1))
         return decay * (np.exp(-2j * np.pi * frequencies @ self.centres.T) @ self.weights)
 
-    def structure(self, box=28):
-        axis = (np.arange(box) - box // 2) * PIXEL
+    def structure(self, box=28, pixel=PIXEL):
+        axis = (np.arange(box) - box // 2) * pixel
         spread = [np.exp(-((axis[None] - self.centres[:, i, None]) ** 2) / (2 * self.sigma**2)) for i in range(3)]
         density = np.einsum("j,jz,jy,jx->zyx", self.weights, spread[2], spread[1], spread[0], optimize=True)
         density /= (2 * np.pi * self.sigma**2) ** 1.5
         radius = float(np.linalg.norm(self.centres, axis=1).max() + 4.5 * self.sigma)
-        reach = min(radius, box / 2 * PIXEL)
-        return Structure(density.astype(np.float32), PIXEL, "blobs", self.symmetry, Path("blobs"), reach, 0.5 / PIXEL, "map")
+        reach = min(radius, box / 2 * pixel)
+        return Structure(density.astype(np.float32), pixel, "blobs", self.symmetry, Path("blobs"), reach, 0.5 / pixel, "map")
 
 
 def optics(count, seed=0, defocus=(6000.0, 9000.0), astigmatism=900.0):
