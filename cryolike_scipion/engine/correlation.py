@@ -7,6 +7,7 @@ functions of a `RadialBasis`. Of images the conjugate is stored.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,9 @@ from .polar_grid import PolarGrid
 from .radial_basis import RadialBasis
 from .template_power import PowerRule, ring_power
 
-__all__ = ["Templates", "correlate", "correlate_pairs", "make_templates", "shift_factors", "shifted_rows"]
+__all__ = ["Templates", "correlate", "correlate_pairs", "correlate_parts", "make_templates", "shift_factors", "shifted_rows"]
+
+_PRODUCTS_AT_ONCE = 1 << 18  # 2 MB of single precision: more would leave the cache
 
 
 @dataclass(frozen=True)
@@ -99,16 +102,36 @@ def correlate(images: Tensor, templates: Tensor, basis: RadialBasis, n_inplane: 
     -------
     real Tensor [r, v, n_inplane]
     """
-    rows, views = len(images), len(templates)
+    parts = [b for _, b in correlate_parts(images, templates, basis, n_inplane)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def correlate_parts(images: Tensor, templates: Tensor, basis: RadialBasis, n_inplane: int) -> Iterator[tuple[slice, Tensor]]:
+    """The same for consecutive views, as few at a time as the cache holds: which, and b [r, their number, n_inplane]."""
+    rows, at_once = len(images), _views_at_once(len(images), basis.n_orders)
+    views = min(at_once, len(templates))
+    products = images.new_empty(basis.n_orders, rows * views)
     spectrum = images.new_empty(rows * views, n_inplane // 2 + 1)
     spectrum[:, basis.n_orders :] = 0
-    # A little more than a power of two from order to order: the transposition would else fall on few sets of the cache.
-    products = images.new_empty(basis.n_orders, rows * views + 8)[:, : rows * views]
-    for block in basis.blocks:
-        own = products[block.first : block.first + block.count].unflatten(1, (rows, views))
-        torch.bmm(block.of(images), block.of(templates).mT, out=own)
-    spectrum[:, : basis.n_orders] = products.T
-    return torch.fft.irfft(spectrum, n=n_inplane, dim=-1, norm="forward").unflatten(0, (rows, views))
+    for first in range(0, len(templates), views):
+        some = templates[first : first + views]
+        if len(some) < views:  # whole memory again: products of all orders in one piece are much faster
+            products = products.flatten()[: basis.n_orders * rows * len(some)].view(basis.n_orders, rows * len(some))
+            spectrum = spectrum[: rows * len(some)]
+        for block in basis.blocks:
+            own = products[block.first : block.first + block.count].unflatten(1, (rows, len(some)))
+            torch.bmm(block.of(images), block.of(some).mT, out=own)
+        spectrum[:, : basis.n_orders] = products.T
+        b = torch.fft.irfft(spectrum, n=n_inplane, dim=-1, norm="forward")
+        yield slice(first, first + len(some)), b.unflatten(0, (rows, len(some)))
+
+
+def _views_at_once(rows: int, orders: int) -> int:
+    """Views whose products with so many rows of images stay in the cache."""
+    views = max(1, _PRODUCTS_AT_ONCE // (rows * orders))
+    while views > 1 and -4 < (rows * views + 256) % 512 - 256 < 4:  # all orders of a product would share a few sets of it
+        views -= 1
+    return views
 
 
 def correlate_pairs(images: Tensor, templates: Tensor, basis: RadialBasis, n_inplane: int) -> Tensor:

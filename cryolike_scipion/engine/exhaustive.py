@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .correlation import Templates, correlate, shift_factors, shifted_rows
+from .correlation import Templates, correlate_parts, shift_factors, shifted_rows
 from .fused_kernel import FusedScorer, FusedScores, uses_kernel
 from .likelihood import ScalePrior
 from .optima import Optima
@@ -30,7 +30,7 @@ __all__ = ["BlockSizes", "GridScores", "search_grid"]
 
 _NOTHING = 1e-3
 _NOTICED = 1e-7  # share of the mass from which on a row is named
-_ROWS, _POSES = 112, 1_600_000  # rows of images x shifts, and poses, at a time: more would leave the cache
+_ROWS, _POSES = 112, 8_000_000  # rows of images x shifts, and poses, at a time
 _GPU_ROWS, _GPU_ITEMS = 2048, 1 << 22  # the same, of the kernel: fewer would leave a GPU idle
 
 
@@ -177,10 +177,13 @@ def search_grid(
                     fused = scorer(own.flatten(0, 1), scores, views)
                     found = _absorb_fused(result, corner, fused, own.shape[1], scores, log_prior[views], size)
                 else:
-                    b = correlate(own.flatten(0, 1), part.rows, basis, n_inplane).unflatten(0, own.shape[:2])
-                    if optima is not None:
-                        optima.update(*corner, b, scores, some)
-                    found = _absorb(result, corner, b, scores, log_prior[views], interval, size)
+                    products = _Products(scores)
+                    for place, b in correlate_parts(own.flatten(0, 1), part.rows, basis, n_inplane):
+                        b = b.unflatten(0, own.shape[:2])
+                        if optima is not None:
+                            optima.update(start, offset, first + place.start, b, scores.take((slice(None), place)), some)
+                        products.add(place, b)
+                    found = _absorb(result, corner, products, scores, log_prior[views], interval, size)
                 heavy.append(_heavy(result, corner, *found, len(templates)))
         _keep_heavy(result, start, len(some), heavy, most_heavy)
         if tick is not None:
@@ -188,54 +191,93 @@ def search_grid(
     return result
 
 
+class _Products:
+    """Inner products of a block, effective ones where <T,T> depends on the angle, in parts of its views.
+
+    Parameters
+    ----------
+    scores : GridEvidence
+        Of the block's images and views.
+    """
+
+    def __init__(self, scores: GridEvidence) -> None:
+        self._known = scores.take((slice(None), None))  # [m, 1, v, …]
+        self._places: list[slice] = []
+        self._parts: list[Tensor] = []
+        self._highest: list[Tensor] = []
+
+    def add(self, place: slice, b: Tensor) -> None:
+        """Raw inner products [m, o, v, g] of the next views."""
+        known = self._known.take((slice(None), slice(None), place))
+        if known.turn is not None:
+            b = known.effective(b)
+        highest = b.amax(dim=3, keepdim=True)
+        self._highest.append(highest if known.turn is not None else highest - known.offset)
+        self._places.append(place)
+        self._parts.append(b)
+
+    @property
+    def n_inplane(self) -> int:
+        """In-plane angles of a row."""
+        return self._parts[0].shape[-1]
+
+    def highest(self) -> tuple[Tensor, Tensor]:
+        """The largest of every row [m, o, v], without offset, and the log-ratio there."""
+        best = torch.cat(self._highest, dim=2)
+        return best[..., 0], self._known.evidence.log_ratio(best)[..., 0]
+
+    def rows(self, image: Tensor, shift: Tensor, view: Tensor) -> Tensor:
+        """Rows [r, g], without offset where it is the same at every angle."""
+        if len(self._parts) == 1:
+            found = self._parts[0][image, shift, view]
+        else:
+            found = self._parts[0].new_empty(len(image), self._parts[0].shape[-1])
+            for place, part in zip(self._places, self._parts):
+                own = torch.nonzero((view >= place.start) & (view < place.stop))[:, 0]
+                found[own] = part[image[own], shift[own], view[own] - place.start]
+        return found if self._known.turn is not None else found - self._known.offset[image, 0, view]
+
+
 def _absorb(
     result: GridScores,
     corner: tuple[int, int, int],
-    b: Tensor,
+    products: _Products,
     scores: GridEvidence,
     log_prior: Tensor,
     interval: int,
     size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Fold one block of raw inner products [m, o, v, g], whose first image, shift and view are given, into the result.
+    """Fold one block of inner products, whose first image, shift and view are given, into the result.
 
     Returns masses (relative to the reference) and moments of its rows, float64 [m, o, v].
     """
-    m, o, v, g = b.shape
+    highest, peak = products.highest()
+    m, o, v = peak.shape
     rows = slice(corner[0], corner[0] + m)
-    known = scores.take((slice(None), None))  # [m, 1, v, …]
-    effective = known.effective(b) if known.turn is not None else b
-    highest = effective.amax(dim=3, keepdim=True)
-    if known.turn is None:
-        highest = highest - known.offset
-    peak = known.evidence.log_ratio(highest)[..., 0]
 
     def inplane_of(image: Tensor, row: Tensor) -> Tensor:
-        return effective.flatten(1, 2)[image, row].argmax(dim=1)
+        return products.rows(image, row // v, row % v).argmax(dim=1)
 
-    _keep_best(result, corner, peak, highest[..., 0], inplane_of, scores)
+    _keep_best(result, corner, peak, highest, inplane_of, scores)
     result.power[rows] += scores.power.mean(dim=2).sum(dim=1).double() * (o / size)
     reference = result.reference[rows]
     weighted = torch.exp((peak - reference.to(peak)[:, None, None] + log_prior.to(peak)).clamp_min_(-80.0))
     known_mass = torch.maximum(result.mass[rows], weighted.flatten(1).double().sum(dim=1))
     # A row holds at most g times its best pose; those with less than exp(-SURE) / sqrt(N) of the mass add little noise.
+    g = products.n_inplane
     threshold = known_mass * float(np.exp(-SURE) / (g * np.sqrt(size)))
     chosen, matters = pick_rows(weighted, threshold.to(peak)[:, None, None], interval)
     if interval > 0:  # rows that hold less than `_NOTHING` of the mass together are not even sampled
         chosen &= weighted > (known_mass * float(_NOTHING / (g * size))).to(peak)[:, None, None]
-    index = torch.nonzero(chosen.flatten())[:, 0]
-    im, iv = index // (o * v), index % v
+    im, io, iv = torch.nonzero(chosen, as_tuple=True)
     own = scores.take((im, iv))
-    values = effective.flatten(0, 2)[index]
-    if own.turn is None:
-        values = values - own.offset
+    values = products.rows(im, io, iv)
     sums = sum_rows(values, own.evidence, reference.to(values)[im], own.turn)
     prior = torch.exp(log_prior)[iv]
-    mass = torch.zeros(m * o * v, dtype=torch.float64, device=b.device)
+    mass = torch.zeros(peak.shape, dtype=torch.float64, device=peak.device)
     moment = torch.zeros_like(mass)
-    mass[index] = sums.mass * prior
-    moment[index] = sums.first_moment * prior
-    mass, moment = mass.view(m, o, v), moment.view(m, o, v)
+    mass[im, io, iv] = sums.mass * prior
+    moment[im, io, iv] = sums.first_moment * prior
     if interval > 0:
         mass, moment = _filled(mass, moment, weighted.double(), peak.double(), chosen, chosen & ~matters)
     result.mass[rows] += mass.sum(dim=(1, 2))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cryolike_scipion.engine.correlation import Templates, correlate, correlate_pairs, make_templates
+from cryolike_scipion.engine import correlation
+from cryolike_scipion.engine.correlation import Templates, correlate, correlate_pairs, correlate_parts, make_templates
 from cryolike_scipion.engine.polar_grid import choose_grid, fft_friendly, inplane_count
 from cryolike_scipion.engine.radial_basis import OrderBlock, RadialBasis, full_circle_orders, plain_basis
 from cryolike_scipion.engine.rotations import random_rotations
@@ -118,6 +119,20 @@ def test_views_and_rows_may_be_parts_of_larger_ones():
     index = torch.tensor([8, 0, 3])
     part = correlate(images[index], templates[index], basis, 30)
     assert torch.allclose(part, whole[index][:, index], rtol=0, atol=1e-12 * float(whole.abs().max()))
+
+
+@pytest.mark.parametrize("at_once", [1, 9 * ORDERS * 4, 9 * ORDERS * 5, 1 << 18])
+def test_products_come_in_parts_of_the_views(at_once, monkeypatch):
+    rng = np.random.default_rng(7)
+    basis = _blocks(rng)
+    images, templates = (basis.project(_random_half(rng, 9)) for _ in range(2))
+    whole = correlate(images, templates, basis, 30)
+    monkeypatch.setattr(correlation, "_PRODUCTS_AT_ONCE", at_once)
+    places, parts = zip(*correlate_parts(images, templates, basis, 30))
+    assert len(parts) == {1: 9, 9 * ORDERS * 4: 3, 9 * ORDERS * 5: 2, 1 << 18: 1}[at_once]
+    assert [view for place in places for view in range(place.start, place.stop)] == list(range(9))
+    joined = torch.cat(parts, dim=1)
+    assert torch.allclose(joined, whole, rtol=0, atol=1e-12 * float(whole.abs().max()))
 
 
 def test_templates_are_taken_and_joined():

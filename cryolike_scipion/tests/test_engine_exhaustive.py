@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
-from cryolike_scipion.engine import exhaustive, refine, row_sums
+from cryolike_scipion.engine import correlation, exhaustive, refine, row_sums
 from cryolike_scipion.engine.exhaustive import BlockSizes, search_grid
 from cryolike_scipion.engine.optima import KEEP, Optima
 from cryolike_scipion.engine.rotations import distance_deg
@@ -148,7 +148,8 @@ def test_the_compressed_sampled_search_is_that_of_the_plain_path(snr, sparse):
     assert np.abs(found.best.numpy() - exact.best.numpy()).max() < 0.01
 
 
-def test_block_sizes_do_not_change_results(noisy, noisy_scores):
+def test_block_sizes_do_not_change_results(noisy, noisy_scores, monkeypatch):
+    monkeypatch.setattr(correlation, "_PRODUCTS_AT_ONCE", 1 << 14)  # several parts to a block
     for blocks in (BlockSizes(1, 17), BlockSizes(4, 512), BlockSizes(5, 64)):
         other = noisy.search(screen=False, blocks=blocks)
         assert np.abs(other.integrated.numpy() - noisy_scores.integrated.numpy()).max() < 1e-4
