@@ -11,6 +11,30 @@ from .star import read_columns
 
 
 @dataclass(frozen=True)
+class Landscape:
+    """Log-ratios of a particle to the null over the first grid of one structure, nat.
+
+    Attributes
+    ----------
+    rot, tilt, by_view : ndarray, float64, [V]
+        Degrees of every view, and its best score over shifts and in-plane angles.
+    shifts : ndarray, float64, [O, 2]
+        Origins x and y, Å.
+    inplane : ndarray, float64, [G]
+        Degrees.
+    by_shift : ndarray, float64, [O, G]
+        Best score over views.
+    """
+
+    rot: np.ndarray
+    tilt: np.ndarray
+    by_view: np.ndarray
+    shifts: np.ndarray
+    inplane: np.ndarray
+    by_shift: np.ndarray
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A particle beside its best template of each of K structures.
 
@@ -26,6 +50,8 @@ class Inspection:
         Names of the structures.
     cc, log_likelihood, posterior : ndarray, float, [K]
         Cross-correlation, integrated log-likelihood (nat, less the null's) and probability of the structure.
+    landscapes : tuple of Landscape
+        One a structure, if they were asked for.
     """
 
     image: np.ndarray
@@ -35,6 +61,7 @@ class Inspection:
     cc: np.ndarray
     log_likelihood: np.ndarray
     posterior: np.ndarray
+    landscapes: tuple = ()
 
 
 def row_of_item(star, item_id):
@@ -68,4 +95,12 @@ def read_inspection(path):
             cc=arrays["cc"],
             log_likelihood=arrays["log_likelihood"],
             posterior=arrays["structure_posterior"],
+            landscapes=tuple(_landscapes(arrays, len(arrays["labels"]))),
         )
+
+
+def _landscapes(arrays, count):
+    names = ("view_rot", "view_tilt", "view_score", "shift", "inplane", "shift_inplane_score")
+    for number in range(1, count + 1):
+        if f"view_score_{number:03d}" in arrays:
+            yield Landscape(*(arrays[f"{name}_{number:03d}"] for name in names))

@@ -18,6 +18,7 @@ __all__ = ["look_at_particles"]
 
 _SHOWN = 8
 _ANGLES = 32
+_CTF_POINTS = 400
 
 
 def look_at_particles(particles: Particles, place: int) -> dict[str, np.ndarray]:
@@ -34,8 +35,9 @@ def look_at_particles(particles: Particles, place: int) -> dict[str, np.ndarray]
     -------
     dict
         ``rows`` [v] (from 1), ``raw`` and ``prepared`` [v, N, N]: as in the file, and as they are compared (contrast,
-        background, mask, band limit); ``frequency`` [r] (1/Å), ``power`` and ``ctf_squared`` [r] of the first, as it is in
-        the file; ``defocus`` (Å, mean of both axes), ``pixel_size``, ``k_max`` (1/Å).
+        background, mask, band limit); ``frequency`` [r] (1/Å) and ``power`` [r] of the first, as it is in the file;
+        ``ctf_frequency`` [c] (1/Å) and ``ctf_squared`` [c], its CTF² averaged over angles; ``defocus`` (Å, mean of both
+        axes), ``pixel_size`` (Å), ``k_max`` (1/Å).
 
     Raises
     ------
@@ -61,13 +63,15 @@ def look_at_particles(particles: Particles, place: int) -> dict[str, np.ndarray]
     images = _limited(images * mask_of(settings.images, group.box, group.pixel_size), group.pixel_size, settings.k_max)
     frequency, power = radial_power(raw[:1], group.pixel_size)
     theta = torch.as_tensor(np.pi * np.arange(_ANGLES) / _ANGLES)
-    transfer = ctf(torch.as_tensor(frequency)[:, None], theta, **ctf_arguments(particles, rows[:1]))
+    fine = np.linspace(0.0, frequency[-1], _CTF_POINTS)
+    transfer = ctf(torch.as_tensor(fine)[:, None], theta, **ctf_arguments(particles, rows[:1]))
     return {
         "rows": rows + 1,
         "raw": raw,
         "prepared": images.numpy(),
         "frequency": frequency,
         "power": power,
+        "ctf_frequency": fine,
         "ctf_squared": (transfer**2).mean(dim=1).numpy(),
         "defocus": np.array((particles.defocus_u[place] + particles.defocus_v[place]) / 2),
         "pixel_size": np.array(group.pixel_size),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -13,11 +14,10 @@ from ..plots import particles as particle_plots
 from ..plots import templates as template_plots
 from ..plots import volumes
 from . import report_page as page
-from .inspect_particles import look_at_particles
 from .particles import Particles
 from .structures import INDEX
 
-__all__ = ["render_particles", "render_templates"]
+__all__ = ["first_converted", "render_particles", "render_templates"]
 
 _STRUCTURES = 8
 _VIEWS = 40
@@ -76,30 +76,31 @@ def render_templates(folder: Path, title: str) -> str:
     return page.page(title, "Structures, ready for comparison with particles.", front + body)
 
 
-def render_particles(particles: Particles, title: str) -> str:
+def first_converted(particles: Particles) -> int | None:
+    """The first particle that has coefficients, from 0; None if none has."""
+    return next((i for i, text in enumerate(particles.coefficients or []) if "@" in text), None)
+
+
+def render_particles(particles: Particles, look: Mapping[str, np.ndarray] | None, title: str) -> str:
     """Write the page of a folder that the verb ``particles`` made.
 
     Parameters
     ----------
     particles : Particles
         Read from that folder.
+    look : mapping, optional
+        What :func:`~cryolike_scipion.engine.inspect_particles.look_at_particles` says, if any particle was converted.
     title : heading of the page.
 
     Returns
     -------
     str
         HTML, with its pictures inside.
-
-    Raises
-    ------
-    InputError
-        If no image has coefficients, or the first that has cannot be read.
     """
-    have = [i for i, text in enumerate(particles.coefficients or []) if "@" in text]
-    facts = [(f"{len(particles):,}", "particles"), (f"{len(particles) - len(have):,}", "could not be converted")]
-    if not have:
+    have = sum("@" in text for text in particles.coefficients or [])
+    facts = [(f"{len(particles):,}", "particles"), (f"{len(particles) - have:,}", "could not be converted")]
+    if look is None:
         return page.page(title, "Particles, ready for comparison with structures.", [page.facts(facts)])
-    look = look_at_particles(particles, have[0])
     facts += [(f"{look['pixel_size']:.3g} Å", "pixel size"), (f"{1 / look['k_max']:.2f} Å", "resolution limit")]
     figures = [
         (
@@ -109,7 +110,7 @@ def render_particles(particles: Particles, title: str) -> str:
         ),
         (
             particle_plots.ctf_over_spectrum(
-                look["frequency"], look["power"], look["ctf_squared"],
+                look["frequency"], look["power"], look["ctf_frequency"], look["ctf_squared"],
                 f"particle {look['rows'][0]}, defocus {float(look['defocus']) / 1e4:.2f} µm",
             ),
             "The power of one image and its CTF², both averaged over angles.",

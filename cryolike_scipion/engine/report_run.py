@@ -79,10 +79,17 @@ def write_template_report(folder: Path, path: Path, title: str) -> None:
 
 
 def write_particle_report(folder: Path, path: Path, title: str) -> None:
-    """Write the page of the converted particles in a folder."""
-    from .report_inputs import render_particles
+    """Write the page of the converted particles in a folder, and the pictures that a viewer shows at once."""
+    from .inspect_particles import look_at_particles
+    from .report_inputs import first_converted, render_particles
 
-    _write(render_particles(read_particles([folder]), title), path)
+    particles = read_particles([folder])
+    first = first_converted(particles)
+    look = None if first is None else look_at_particles(particles, first)
+    if look is not None:
+        with atomic_path(folder / OUTPUT_GALLERY) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **look)
+    _write(render_particles(particles, look, title), path)
 
 
 def _page_of_run(results: Results, title: str, folder: Path) -> str:

@@ -25,6 +25,7 @@ from .atomic import atomic_path, write_bytes
 from .errors import InputError
 from .own_output import refuse_overwriting
 from .progress import Progress
+from .report_run import REPORT, write_template_report
 from .simulate import HalfPlane
 from .slices import SliceMaker
 from .structures import INDEX, Structure, one_each, read_structure, save
@@ -68,7 +69,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     if parameters["labels"]:
         labels = list(one_each(parameters["labels"], len(paths), "labels", spread=False))
     out = Path(parameters["out"])
-    refuse_overwriting(out, ("*.h5", "*.mrcs", "templates.json"), paths)
+    refuse_overwriting(out, ("*.h5", "*.mrcs", "templates.json", REPORT), paths)
     out.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     taken: set[str] = set()
@@ -96,6 +97,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         )
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
     write_bytes(out / INDEX, f"[\n{lines}\n]\n".encode())
+    write_template_report(out, out / REPORT, out.resolve().name)
 
 
 def safe_name(label: str, taken: set[str]) -> str:

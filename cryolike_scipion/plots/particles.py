@@ -28,23 +28,23 @@ def before_after(raw, prepared, captions):
     return figure
 
 
-def ctf_over_spectrum(frequency, power, ctf_squared, title):
+def ctf_over_spectrum(frequency, power, ctf_frequency, ctf_squared, title):
     """Draw the CTF² of a particle over the rotational average of its power.
 
     Parameters
     ----------
     frequency : float64 [r], 1/Å.
     power : float64 [r], of the image.
-    ctf_squared : float64 [r], mean over angles.
+    ctf_frequency, ctf_squared : float64 [c], 1/Å, and the mean over angles.
     title : str
     """
     figure, axis = one_axis(3.0, 6.5)
-    draw_spectrum(axis, frequency, power, ctf_squared)
+    draw_spectrum(axis, frequency, power, ctf_frequency, ctf_squared)
     axis.set_title(title, fontsize=9)
     return figure
 
 
-def draw_spectrum(axis, frequency, power, ctf_squared):
+def draw_spectrum(axis, frequency, power, ctf_frequency, ctf_squared):
     """Draw :func:`ctf_over_spectrum` on an axis."""
     axis.semilogy(frequency[1:], power[1:], color=COLOURS[0], lw=1.3)
     axis.set_ylabel("power of the image", fontsize=9, color=COLOURS[0])
@@ -54,7 +54,7 @@ def draw_spectrum(axis, frequency, power, ctf_squared):
     axis.set_xlim(0, last)
     axis.set_xlabel("resolution (Å)", fontsize=9)
     other = axis.twinx()
-    other.plot(frequency, ctf_squared, color=COLOURS[1], lw=1.1)
+    other.plot(ctf_frequency, ctf_squared, color=COLOURS[1], lw=1.1)
     other.set_ylim(0, 1.05)
     other.set_ylabel("CTF²", fontsize=9, color=COLOURS[1])
     other.spines["top"].set_visible(False)

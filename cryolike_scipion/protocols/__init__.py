@@ -1,7 +1,15 @@
-"""The nodes of this plugin: generate templates, convert particles, likelihood."""
+"""The nodes of this plugin: import particles, generate templates, convert particles, likelihood, select by score."""
 
 from .protocol_convert_particles import ProtCryolikeConvertParticles
 from .protocol_generate_templates import ProtCryolikeGenerateTemplates
+from .protocol_import_particles import ProtCryolikeImportParticles
 from .protocol_likelihood import ProtCryolikeLikelihood
+from .protocol_select import ProtCryolikeSelect
 
-__all__ = ["ProtCryolikeConvertParticles", "ProtCryolikeGenerateTemplates", "ProtCryolikeLikelihood"]
+__all__ = [
+    "ProtCryolikeConvertParticles",
+    "ProtCryolikeGenerateTemplates",
+    "ProtCryolikeImportParticles",
+    "ProtCryolikeLikelihood",
+    "ProtCryolikeSelect",
+]
