@@ -30,10 +30,10 @@ setup(
     license="GPL-3.0-or-later",
     python_requires=">=3.8",
     packages=find_packages(include=[MODULE, MODULE + ".*"]),
-    package_data={MODULE: ["*.png", "*.conf"]},
+    package_data={MODULE: ["*.png", "*.conf", "templates/*.template", "templates/*.conf"]},
     install_requires=[
-        "scipion-pyworkflow>=3.0.31",
-        "scipion-em>=3.0.24",
+        "scipion-pyworkflow>=3.11",
+        "scipion-em>=3.11",
         "numpy",
         "h5py",
         "mrcfile",

@@ -5,6 +5,7 @@ from pyworkflow.object import Float, Integer, String
 
 ATTRIBUTE_PREFIX = "_cryolike_"
 COEFFICIENTS_ATTRIBUTE = ATTRIBUTE_PREFIX + "coefficients"
+IMAGE_SIGN_ATTRIBUTE = ATTRIBUTE_PREFIX + "imageSign"  # -1 where protein is dark, as cryoSPARC's files say it
 COEFFICIENTS_HASH_ATTRIBUTE = ATTRIBUTE_PREFIX + "coefficientsHash"
 
 # STAR column of the engine to (attribute of a particle, its type).

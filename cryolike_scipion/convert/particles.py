@@ -11,7 +11,7 @@ import numpy as np
 from pwem.constants import ALIGN_PROJ
 
 from ..constants import COEFFICIENTS, COEFFICIENTS_HASH, ITEM_ID
-from ..objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE
+from ..objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE, IMAGE_SIGN_ATTRIBUTE
 from .poses import poses_from_transforms
 from .star import number, parse_columns, quoted, write_star
 
@@ -90,10 +90,11 @@ class _Rows:
         self._phase = first.hasCTF() and first.getCTF().hasPhaseShift()
         self._coefficients = first.hasAttribute(COEFFICIENTS_ATTRIBUTE)
         self._carried = [label for label in _CARRIED if first.hasAttribute("_" + label)]
+        self._sign = first.hasAttribute(IMAGE_SIGN_ATTRIBUTE)
         self._micrograph = first.hasCoordinate() and bool(first.getCoordinate().getMicName())
         self.columns = ["rlnImageName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
         self.columns += ["rlnPhaseShift"] * bool(self._phase) + self._carried
-        self.columns += ["rlnMicrographName"] * self._micrograph
+        self.columns += ["cryolikeImageSign"] * self._sign + ["rlnMicrographName"] * self._micrograph
         self.columns += [COEFFICIENTS, COEFFICIENTS_HASH] * self._coefficients
         self.columns += [ITEM_ID] + list(_POSE) * self._posed
 
@@ -109,6 +110,8 @@ class _Rows:
         if self._phase:
             texts.append(number(ctf.getPhaseShift() or 0.0))
         texts += [number(item.getAttributeValue("_" + label, 0.0)) for label in self._carried]
+        if self._sign:
+            texts.append(str(item.getAttributeValue(IMAGE_SIGN_ATTRIBUTE) or 1))
         if self._micrograph:
             texts.append(_one_word(item.getCoordinate().getMicName()))
         if self._coefficients:
