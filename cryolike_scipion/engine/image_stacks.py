@@ -16,7 +16,7 @@ def read_images(particles: Particles, indices: ArrayLike) -> tuple[NDArray[np.fl
     """Read images of particles, each exactly once, in the order of `indices`.
 
     Grey values are as in the file: neither :attr:`Particles.sign` nor any normalisation is applied. Stacks
-    are memory-mapped, and never beyond the end of a truncated file.
+    are memory-mapped, and never beyond the end of a truncated file; packed ones are unpacked.
 
     Parameters
     ----------
@@ -93,9 +93,9 @@ def _read_one(header: StackHeader, frames: NDArray, frame: int, out: NDArray) ->
             f"there is no {name}, which has {header.nz}",
             "Correct the image name, or extract the particles again",
         )
-    if frame >= header.available:
+    if frame >= len(frames):
         return MISSING, (
-            f"{name} is cut off: the file is truncated and holds {header.available} of {header.nz} images",
+            f"{name} is cut off: the file is truncated and holds {len(frames)} of {header.nz} images",
             "Copy or extract the stack again",
         )
     out[...] = frames[frame]

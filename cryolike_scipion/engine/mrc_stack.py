@@ -1,18 +1,34 @@
-"""The header of an MRC image stack, and its images memory-mapped as far as the file goes."""
+"""The header of an MRC image stack, and its images: memory-mapped as far as the file goes, or unpacked.
+
+RELION itself reads compressed stacks of movies only (bzip2, xz), but archives keep particles so, and unpacking a whole set to
+score it once takes a second copy of it. A packed stack has no random access: it is unpacked whole into memory, the last one
+used is kept, and one that is too large for that is refused.
+"""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _HEADER_BYTES = 1024
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz"}
+_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+_LARGEST_UNPACKED = 4 * 2**30  # bytes
+_PART_BYTES = 2**20
+_UNPACKING = Lock()
 
 
 class StackError(Exception):
@@ -33,7 +49,11 @@ class StackHeader:
     offset : int
         Bytes before the first pixel.
     available : int
-        Images that are whole in the file; fewer than `nz` in a truncated one.
+        Images that are whole in the file; fewer than `nz` in a truncated one. Of a packed file, what its header says.
+    packed : bool
+        Compressed with gzip, bzip2 or xz.
+    stamp : tuple of int
+        Bytes and time of change (ns) of the file.
     """
 
     path: Path
@@ -43,10 +63,12 @@ class StackHeader:
     dtype: np.dtype
     offset: int
     available: int
+    packed: bool = False
+    stamp: tuple[int, int] = (0, 0)
 
 
 def read_stack_header(path: str | os.PathLike[str]) -> StackHeader:
-    """Read the header of an MRC stack (modes 0, 1, 2, 6 and 12; either byte order; any extended header).
+    """Read the header of an MRC stack (modes 0, 1, 2, 6 and 12; either byte order; any extended header; also packed).
 
     Raises
     ------
@@ -71,10 +93,15 @@ def _header(path: Path, size: int, mtime_ns: int) -> StackHeader:
     try:
         with open(path, "rb") as file:
             raw = file.read(_HEADER_BYTES)
-    except OSError as error:
-        raise StackError(f"the image stack {path} cannot be read ({error.strerror})", "Check its rights") from None
-    if raw[:2] in _COMPRESSED:
-        raise StackError(f"the image stack {path} is compressed ({_COMPRESSED[raw[:2]]})", "Decompress it")
+        opener = _OPENERS.get(raw[:2])
+        if opener is not None:
+            with opener(path) as file:
+                raw = file.read(_HEADER_BYTES)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise StackError(f"the image stack {path} cannot be read ({reason})", "Check the file and its rights") from None
+    if raw[:4] == _ZSTANDARD:
+        raise StackError(f"the image stack {path} is compressed (zstandard)", "Decompress it")
     if len(raw) < _HEADER_BYTES:
         raise StackError(
             f"the image stack {path} is truncated: {len(raw)} bytes, less than an MRC header",
@@ -95,13 +122,46 @@ def _header(path: Path, size: int, mtime_ns: int) -> StackHeader:
         )
     dtype = np.dtype(order + _MODES[mode])
     offset = _HEADER_BYTES + extended
-    available = min(nz, max(0, size - offset) // (nx * ny * dtype.itemsize))
-    return StackHeader(path, nx, ny, nz, dtype, offset, available)
+    if opener is not None and nx * ny * nz * dtype.itemsize > _LARGEST_UNPACKED:
+        raise StackError(
+            f"the image stack {path} is compressed and too large to be unpacked in memory "
+            f"({nx * ny * nz * dtype.itemsize / 2**30:.1f} GiB)",
+            "Decompress it",
+        )
+    whole = nz if opener is not None else max(0, size - offset) // (nx * ny * dtype.itemsize)
+    return StackHeader(path, nx, ny, nz, dtype, offset, min(nz, whole), opener is not None, (size, mtime_ns))
 
 
 def open_stack(header: StackHeader) -> NDArray[np.generic]:
-    """The whole images of a stack, memory-mapped read-only: [available, ny, nx] in the file's own type."""
+    """The whole images of a stack in the file's own type, [images, ny, nx]: memory-mapped read-only, or unpacked.
+
+    A packed file that is cut off, or damaged, gives the images before that.
+    """
+    if header.packed:
+        with _UNPACKING:  # else several threads would unpack one stack
+            return _unpacked(header)
     shape = (header.available, header.ny, header.nx)
     if header.available == 0:
         return np.empty(shape, dtype=header.dtype)
     return np.memmap(header.path, dtype=header.dtype, mode="r", offset=header.offset, shape=shape)
+
+
+@lru_cache(maxsize=1)
+def _unpacked(header: StackHeader) -> NDArray[np.generic]:
+    image = header.nx * header.ny * header.dtype.itemsize
+    data = bytearray()
+    with open(header.path, "rb") as file:
+        opener = _OPENERS[file.read(2)]
+    with opener(header.path) as file:
+        try:
+            file.read(header.offset)
+            while len(data) < image * header.nz:
+                part = file.read(min(_PART_BYTES, image * header.nz - len(data)))
+                if not part:
+                    break
+                data += part
+        except (EOFError, OSError, lzma.LZMAError, zlib.error):
+            pass  # what came before stands
+    whole = len(data) // image
+    images = np.frombuffer(data, dtype=header.dtype, count=whole * header.nx * header.ny)
+    return images.reshape(whole, header.ny, header.nx)

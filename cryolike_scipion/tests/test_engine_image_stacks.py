@@ -1,11 +1,15 @@
 """Reading particle images: types, order, and every way in which an image can be bad."""
 
+import bz2
+import gzip
+import lzma
 import os
 import struct
 
 import numpy as np
 import pytest
 
+from cryolike_scipion.engine import mrc_stack
 from cryolike_scipion.engine.image_stacks import CONSTANT, MISSING, NAN, OK, STATUS_NAMES, read_images
 from cryolike_scipion.engine.mrc_stack import StackError, open_stack, read_stack_header
 from cryolike_scipion.engine.particles import read_particles
@@ -107,7 +111,8 @@ def test_stacks_that_cannot_be_read(tmp_path):
     whole = stack.read_bytes()
     for content, message in (
         (whole[:500], "500 bytes, less than an MRC header"),
-        (b"\x1f\x8b" + whole[2:], "is compressed (gzip)"),
+        (b"\x1f\x8b" + whole[2:], "cannot be read (Unknown compression method)"),
+        (b"\x28\xb5\x2f\xfd" + whole[4:], "is compressed (zstandard)"),
         (bytes(2048), "is not an MRC image stack"),
         (whole[:12] + struct.pack("<i", 4) + whole[16:], "an MRC file of mode 4, which is not read"),
     ):
@@ -118,6 +123,46 @@ def test_stacks_that_cannot_be_read(tmp_path):
     assert problem_of(read_particles(star)).endswith(
         f"{stack} does not exist. Give the folder that the image names are relative to with --root."
     )
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize(("kind", "order", "extended"), [("f4", "<", 0), ("f2", ">", 80), ("i1", "<", 0)])
+def test_packed_stacks_whatever_their_name(tmp_path, pack, kind, order, extended):
+    star = write_set(tmp_path)
+    images = np.random.default_rng(1).integers(-100, 100, size=(4, 8, 8))
+    stack = write_stack(tmp_path / "images.mrcs", images, kind, order, extended)
+    stack.write_bytes(pack(stack.read_bytes()))
+    found, status, problems = read_images(read_particles(star), [3, 0, 1])
+    assert np.array_equal(found, images[[3, 0, 1]]) and not status.any() and problems == [None] * 3
+    named = stack.rename(tmp_path / "images.mrcs.gz")
+    star.write_text(star.read_text().replace("images.mrcs", named.name))
+    assert np.array_equal(read_images(read_particles(star), [2])[0][0], images[2])
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_stack_that_is_cut_off_keeps_what_came_before(tmp_path, pack):
+    star = write_set(tmp_path)
+    stack = write_stack(tmp_path / "images.mrcs", np.random.default_rng(0).normal(size=(4, 8, 8)))
+    whole = stack.read_bytes()
+    stack.write_bytes(pack(whole[: 1024 + 2 * 256 + 100]))
+    _, status, problems = read_images(read_particles(star), range(4))
+    assert status.tolist() == [OK, OK, MISSING, MISSING] and "holds 2 of 4 images" in problems[2]
+    packed = pack(whole)
+    stack.write_bytes(packed[: len(packed) // 2])
+    _, status, _ = read_images(read_particles(star), range(4))
+    assert status[3] == MISSING
+
+
+def test_a_packed_stack_is_unpacked_again_when_it_changes_and_not_when_it_is_too_large(tmp_path, monkeypatch):
+    particles = read_particles(write_set(tmp_path))
+    for seed in (1, 2):
+        stack = write_stack(tmp_path / "images.mrcs", random_images(4, seed=seed))
+        stack.write_bytes(gzip.compress(stack.read_bytes()))
+        os.utime(stack, ns=(seed, seed))
+        assert np.array_equal(read_images(particles, range(4))[0], random_images(4, seed=seed))
+    monkeypatch.setattr(mrc_stack, "_LARGEST_UNPACKED", 1000)
+    os.utime(stack, ns=(9, 9))
+    assert "is compressed and too large to be unpacked in memory (0.0 GiB). Decompress it." in problem_of(particles)
 
 
 def test_a_stack_that_changed_its_box_after_the_table_was_read(tmp_path):
