@@ -1,25 +1,35 @@
 """Particles from cryoSPARC's ``.cs`` files, by way of the RELION tables that say the same.
 
-A ``.cs`` file is a numpy structured array. cryoSPARC's pose is a rotation vector e; RELION's matrix is
+cryoSPARC's pose is a rotation vector e; RELION's matrix is
 ``A = exp([e]×)ᵀ``. Its shift, in pixels of the alignment, has the sign of RELION's origin, so that
 ``origin (Å) = shift × alignments3D/psize_A`` (both as pyem's csparc2star converts them).
 """
 
 from __future__ import annotations
 
-import os
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cryosparc_files import CryosparcTable
 from .errors import InputError
 from .particles import ParticleDocument
 from .rotations import euler_from_matrix
 from .star_file import loop_lines, parse_star, quote
 
 VERSION_COMMENT = "# version 30001"
+logger = logging.getLogger(__name__)
+
+_MULTI = "alignments3D_multi/"
+_SEVERAL = re.compile(r"alignments3D_multi/|alignments_class(3D)?_\d+/")
+# Fields that change an image and whose definition cryoSPARC does not publish, with the value that means nothing.
+_NOT_USED = {
+    "ctf/tilt_A": 0, "ctf/trefoil_A": 0, "ctf/tetra_A": 0, "ctf/anisomag": 0, "ctf/shift_A": 0, "ctf/scale": 1,
+}  # fmt: skip
 
 _OPTICS = {
     "rlnImagePixelSize": "blob/psize_A",
@@ -39,15 +49,16 @@ _PLAIN = {
 _RADIANS = {"rlnDefocusAngle": "ctf/df_angle_rad", "rlnPhaseShift": "ctf/phase_shift_rad"}
 
 
-def read_cryosparc(path: str | os.PathLike[str]) -> ParticleDocument:
-    """Read a ``.cs`` file as RELION 3.1 tables.
+def read_cryosparc(table: CryosparcTable) -> ParticleDocument:
+    """Particles of a cryoSPARC job as RELION 3.1 tables.
 
     The columns are those RELION has for the same values, ``cryolikeImageSign`` (``blob/sign``: -1 where
-    protein is dark) and ``cryolikeCryosparcUid``. Image names lose cryoSPARC's leading ``>``.
+    protein is dark) and ``cryolikeCryosparcUid``. Image names lose cryoSPARC's leading ``>``. Of alignments to several
+    3D classes the most probable one's is taken.
 
     Parameters
     ----------
-    path : path
+    table : CryosparcTable
 
     Returns
     -------
@@ -56,16 +67,15 @@ def read_cryosparc(path: str | os.PathLike[str]) -> ParticleDocument:
     Raises
     ------
     InputError
-        If the file is no structured array, is empty, or does not say where the images are.
+        If the file does not say where the images are.
     """
-    path = Path(path)
-    data = _load(path)
+    path, data = table.path, table.data
     for field in ("blob/path", "blob/idx"):
         if field not in _fields(data):
             raise InputError(
                 f"the file does not say where the images are (no field {field})",
                 path,
-                remedy="Give the job's own particles file, or export the particles: a passthrough file alone is not enough",
+                remedy="Give the job's particles file together with its passthrough file, or export the particles",
             )
     optics_labels, optics_rows, group = _optics(data)
     columns: dict[str, list[str]] = {
@@ -88,33 +98,8 @@ def read_cryosparc(path: str | os.PathLike[str]) -> ParticleDocument:
         *loop_lines("particles", list(columns), map(" ".join, zip(*columns.values()))),
     ]
     star = parse_star("\n".join(lines), path)
-    return ParticleDocument(star, star.tables[1], star.tables[0])
-
-
-def _load(path: Path) -> NDArray[np.void]:
-    try:
-        data = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(
-            f"the file cannot be read ({error.strerror or 'not a numpy file'})",
-            path,
-            remedy="Check that it is a .cs file of particles",
-        ) from None
-    except ValueError:
-        raise InputError(
-            "the file is not a numpy structured array",
-            path,
-            remedy="Export the particles from cryoSPARC and give the exported .cs file",
-        ) from None
-    if not isinstance(data, np.ndarray) or data.dtype.names is None or data.ndim != 1:
-        raise InputError(
-            "the file is not a table of particles",
-            path,
-            remedy="Export the particles from cryoSPARC and give the exported .cs file",
-        )
-    if len(data) == 0:
-        raise InputError("the file has no particles", path, remedy="Give a file with at least one particle")
-    return data
+    _say_what_is_left_out(data, path)
+    return ParticleDocument(star, star.tables[1], star.tables[0], cryosparc=data)
 
 
 def _fields(data: NDArray[np.void]) -> tuple[str, ...]:
@@ -162,26 +147,61 @@ def _optics(data: NDArray[np.void]) -> tuple[Sequence[str], list[str], NDArray[n
 
 def _alignment(data: NDArray[np.void]) -> dict[str, list[str]]:
     """Columns of the 3D alignment, or else of the 2D one (in-plane angle and origin only)."""
-    names = _fields(data)
-    space = next((s for s in ("alignments3D", "alignments2D") if f"{s}/pose" in names), None)
-    if space is None:
+    space, fields = _alignment_fields(data)
+    if "pose" not in fields:
         return {}
-    pose = data[f"{space}/pose"].astype(np.float64)
+    pose = fields["pose"].astype(np.float64)
     columns: dict[str, list[str]] = {}
     if space == "alignments3D":
         for name, angle in zip(("Rot", "Tilt", "Psi"), euler_from_matrix(_matrices(pose))):
             columns[f"rlnAngle{name}"] = _fixed(angle)
     else:
         columns["rlnAnglePsi"] = _fixed(np.rad2deg(pose))
-    if f"{space}/shift" in names:
-        own_pixel = f"{space}/psize_A"
-        pixel = data[own_pixel if own_pixel in names else "blob/psize_A"].astype(np.float64)
-        shift = data[f"{space}/shift"].astype(np.float64) * pixel[:, None]
+    pixel = fields.get("psize_A", data["blob/psize_A"] if "blob/psize_A" in _fields(data) else None)
+    if "shift" in fields and pixel is not None:
+        shift = fields["shift"].astype(np.float64) * pixel.astype(np.float64)[:, None]
         columns["rlnOriginXAngst"], columns["rlnOriginYAngst"] = _fixed(shift[:, 0]), _fixed(shift[:, 1])
     for label, field in (("rlnClassNumber", "class"), ("rlnRandomSubset", "split")):
-        if f"{space}/{field}" in names:
-            columns[label] = _texts(data[f"{space}/{field}"].astype(np.int64) + 1)
+        if field in fields:
+            columns[label] = _texts(fields[field].astype(np.int64) + 1)
     return columns
+
+
+def _alignment_fields(data: NDArray[np.void]) -> tuple[str, dict[str, NDArray]]:
+    """The kind of alignment, and its fields, a value a particle: of several 3D classes those of the most probable one."""
+    names = _fields(data)
+    if "alignments3D/pose" in names or not any(_SEVERAL.match(name) for name in names):
+        space = "alignments3D" if "alignments3D/pose" in names else "alignments2D"
+        return space, {name.partition("/")[2]: data[name] for name in names if name.startswith(space + "/")}
+    several = {name[len(_MULTI) :]: data[name] for name in names if name.startswith(_MULTI)}  # [M, classes, ...]
+    if not several:
+        # Of older versions: alignments_class_0/pose, alignments_class_1/pose, …
+        spaces = sorted({name.partition("/")[0] for name in names if _SEVERAL.match(name)}, key=lambda s: (len(s), s))
+        shared = [n.partition("/")[2] for n in names if n.startswith(spaces[0] + "/")]
+        shared = [field for field in shared if all(f"{space}/{field}" in names for space in spaces)]
+        several = {field: np.stack([data[f"{space}/{field}"] for space in spaces], axis=1) for field in shared}
+    if "class_posterior" not in several:
+        return "alignments3D", {}
+    best, rows = several["class_posterior"].argmax(axis=1), np.arange(len(data))
+    fields = {name: values[rows, best] if values.ndim > 1 else values for name, values in several.items()}
+    return "alignments3D", {"class": best, **fields}
+
+
+def _say_what_is_left_out(data: NDArray[np.void], path: Path) -> None:
+    """A warning where particles have values that are not used."""
+    found = []
+    for field, plain in _NOT_USED.items():
+        if field in _fields(data):
+            count = int(np.count_nonzero((data[field] != plain).reshape(len(data), -1).any(axis=1)))
+            if count:
+                found.append(f"{field} (in {count} of {len(data)} rows)")
+    if found:
+        logger.warning(
+            "%s: not applied, because cryoSPARC does not publish how it defines them: %s. Fine detail fits less well for it; "
+            "RELION's columns for aberrations and magnification are applied",
+            path,
+            ", ".join(found),
+        )
 
 
 def _matrices(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from .atomic import atomic_path, write_bytes
+from .cryosparc_files import load_table
 from .image_stacks import OK, STATUS_NAMES
 from .particles import Particles
 from .results import Results, columns_for_star
@@ -60,9 +61,9 @@ def write_cryosparc(
         holds what the particles had before.
     """
     out = Path(out)
-    tables: list[Path | None] = [path if path.suffix.lower() == ".cs" else None for path in particles.sources]
+    tables: list[NDArray[np.void] | None] = [document.cryosparc for document in particles.documents]
     if runs and all((folder / TABLE).is_file() for folder in runs):
-        tables = [folder / TABLE for folder in runs]
+        tables = [load_table(folder / TABLE) for folder in runs]
     columns = _source_columns(particles, tables, out)
     posed = columns_for_star(results, particles)
     columns |= _alignment(results, particles, posed, columns)
@@ -75,7 +76,7 @@ def write_cryosparc(
     write_bytes(out / GROUP, _group_text(list(columns), len(particles)).encode("utf-8"))
 
 
-def _source_columns(particles: Particles, tables: Sequence[Path | None], out: Path) -> dict[str, NDArray]:
+def _source_columns(particles: Particles, tables: Sequence[NDArray[np.void] | None], out: Path) -> dict[str, NDArray]:
     """Every field that the particles had, in their order; 0 or an empty text where one of several sources lacks it."""
     parts: list[dict[str, NDArray]] = []
     for source, table in enumerate(tables):
@@ -83,7 +84,7 @@ def _source_columns(particles: Particles, tables: Sequence[Path | None], out: Pa
         if table is None:
             own = _fields_of(mine, source, out)
         else:
-            own = _before_scoring(np.load(table, allow_pickle=False)[mine.row - 1])
+            own = _before_scoring(table[mine.row - 1])
             own["blob/path"] = _moved(own["blob/path"], mine, out)
         parts.append(own)
     order = np.argsort(np.concatenate([np.flatnonzero(particles.source_index == s) for s in range(len(parts))]))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .aberrations import Aberrations
+from .cryosparc_files import files_of_group, job_file, together
 from .errors import InputError, problem_line
 from .star_file import StarFile, StarTable
 
@@ -60,7 +61,7 @@ class OpticsGroup:
         return 0.5 / self.pixel_size * min(1.0, self.aberrations.stretch)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ParticleDocument:
     """The parsed source file, for the writer, which keeps its text.
 
@@ -74,12 +75,15 @@ class ParticleDocument:
         RELION 3.1's optics table; ``None`` for the older one-table layout.
     roots : tuple of Path
         Folders in which the relative image names were found.
+    cryosparc : structured array, or None
+        For a cryoSPARC file: its rows, with what other files of the job added.
     """
 
     star: StarFile
     particles: StarTable
     optics: StarTable | None
     roots: tuple[Path, ...] = ()
+    cryosparc: NDArray[np.void] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +217,8 @@ def read_particles(
     Parameters
     ----------
     paths : path or sequence of paths
-        RELION STAR files (3.0 and later), cryoSPARC ``.cs`` files, or folders that hold ``particles.star`` or
-        ``run_data.star`` (a RELION job, or what `cryolike-scipion particles` made).
+        RELION STAR files (3.0 and later), cryoSPARC ``.cs`` files (particles and passthrough of one job become one table) and
+        result groups (``.csg``), or folders: of a RELION or cryoSPARC job, or of `cryolike-scipion particles`.
     root : path, optional
         Folder to which relative image names are relative. Without it they are looked for from the current
         folder, from the file's folder and from the folders above it.
@@ -240,10 +244,14 @@ def read_particles(
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not given:
         raise InputError("no particle file is given", remedy="Give a STAR file, a .cs file or a job folder")
+    files = [particle_file(path) for path in given]
+    files = [own for file in files for own in (files_of_group(file) if file.suffix.lower() == ".csg" else [file])]
+    tables = {table.path: table for table in together([file for file in files if file.suffix.lower() == ".cs"])}
     parts = []
-    for path in map(Path, given):
-        file = particle_file(path)
-        document = read_cryosparc(file) if file.suffix.lower() == ".cs" else read_star_document(file)
+    for file in files:
+        if file.suffix.lower() == ".cs" and file not in tables:
+            continue  # its fields were added to another one
+        document = read_cryosparc(tables[file]) if file in tables else read_star_document(file)
         parts.append(particles_from_document(document, root=root, pixel_size=pixel_size, amplitude_contrast=amplitude_contrast))
     return parts[0] if len(parts) == 1 else _join(parts)
 
@@ -264,12 +272,15 @@ def particle_file(path: str | os.PathLike[str]) -> Path:
     for name in _JOB_FILES:
         if (path / name).is_file():
             return path / name
+    cryosparc = job_file(path)
+    if cryosparc is not None:
+        return cryosparc
     for pattern in _JOB_PATTERNS:
         iterations = sorted(path.glob(pattern))
         if iterations:
             return iterations[-1]
     raise InputError(
-        "the folder holds no particles.star and no run_data.star",
+        "the folder holds no particles.star, no run_data.star and no particles of cryoSPARC",
         path,
         remedy="Give the folder of a finished job, or the STAR or .cs file itself",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -99,7 +100,7 @@ def particles_from_document(
         class_number=table.number("rlnClassNumber", 0.0).astype(np.int64),
         coefficients=table.texts.get("cryolikeCoefficients"),
         coefficients_hash=table.texts.get("cryolikeCoefficientsHash"),
-        documents=(ParticleDocument(document.star, document.particles, document.optics, roots),),
+        documents=(dataclasses.replace(document, roots=roots),),
     )
 
 
