@@ -200,7 +200,17 @@ _ATOMS = (
     Parameter(
         "select", "str", metavar="SEL", expert=True,
         help="Use only these atoms of an atomic structure, in gemmi's selection syntax, such as 'A,B' or "
-             "'A/10-200/CA'. Default: all atoms, first model."),
+             "'A/10-200/CA'. Default: all atoms."),
+    Parameter(
+        "models", "choice", default="ensemble", choices=("ensemble", "first", "together"), expert=True,
+        help="Of a file with several models (an NMR or simulation ensemble): ensemble makes each one a structure, first takes "
+             "the first alone, together makes all one structure (older files of assemblies hold its copies so)."),
+    Parameter(
+        "assembly", "str", metavar="NAME", expert=True,
+        help="Build this biological assembly, by its name in the file, such as 1. Default: the coordinates as they are."),
+    Parameter("no_hydrogens", "bool", default=False, expert=True,
+              help="Leave hydrogen atoms out. Default: they are taken where the file has them."),
+    Parameter("waters", "bool", default=False, expert=True, help="Take water too. Default: it is left out."),
 )
 _PARTICLES = Parameter(
     "particles", "paths", metavar="FILE", required=True,
@@ -368,6 +378,8 @@ _LIKELIHOOD = (
     Parameter(
         "learn_only", "bool", default=False, expert=True,
         help="Learn the contrast prior, write it to scale.json in the output folder, and stop: for --scale-from."),
+    Parameter("no_report", "bool", default=False, expert=True,
+              help="Write no report.html: for parts that are merged."),
     Parameter("priors", "floats", metavar="P", minimum=0, expert=True,
               help="Prior weight of each structure, in their order. A larger weight draws undecided "
                    "particles. Default: equal."),
@@ -398,6 +410,26 @@ _MERGE = (
 
 _RUN_DIR = Parameter("run", "path", metavar="OUT_DIR", required=True, positional=True,
                      help="Output folder of 'likelihood' (for 'report' also of 'merge').")
+
+_ENSEMBLE = (
+    Parameter("scores", "path", metavar="OUT_DIR|FILE", required=True, positional=True,
+              help="Output folder of 'likelihood' or 'merge', or a matrix of integrated log-likelihoods (natural logarithm): "
+                   ".npy, or text with a row a line (.csv, .txt)."),
+    Parameter(
+        "orientation", "choice", default="structures", choices=("structures", "particles"),
+        help="What the rows of a matrix are: structures, as in this program's and Xmipp's matrices, or particles, as in "
+             "CryoLike's."),
+    replace(_LABELS, help="A name for each structure of a matrix, in their order. Default: those of the run, or numbers."),
+    Parameter("with_none", "bool", default=False,
+              help="Add 'none of these' to the structures: an image without a particle. Only for log-likelihoods over the "
+                   "null, such as those of a run with the learned contrast prior."),
+    Parameter("concentration", "float", default=0.5, metavar="X", minimum=0.34, expert=True,
+              help="Of the Dirichlet prior, for each structure: so many particles are assumed of each beforehand. 0.5 is "
+                   "Jeffreys' prior, 1 the uniform one; higher draws populations to equal ones."),
+    Parameter("bootstrap", "int", default=200, unit="replicates", metavar="N", minimum=0, expert=True,
+              help="How often the particles are drawn anew. More make the bootstrap intervals smoother; 0 leaves them out."),
+    Parameter("seed", "int", default=1, metavar="N", minimum=0, expert=True, help="Seed of the random numbers."),
+    _THREADS, _OUT)
 
 _INSPECT = (
     _RUN_DIR,
@@ -472,6 +504,7 @@ VERBS: Dict[str, List[Parameter]] = {
     "particles": list(_PARTICLES_VERB),
     "likelihood": list(_LIKELIHOOD),
     "merge": list(_MERGE),
+    "ensemble": list(_ENSEMBLE),
     "inspect": list(_INSPECT),
     "report": list(_REPORT),
     "simulate": list(_SIMULATE),
@@ -484,6 +517,7 @@ SUMMARIES: Dict[str, str] = {
     "particles": "bring particle images onto the polar Fourier grid",
     "likelihood": "score particles against structures: best poses, likelihoods, posteriors",
     "merge": "put likelihood runs over different structures or rows together",
+    "ensemble": "populations of structures from a matrix of likelihoods, with errors",
     "inspect": "one particle with its best templates, residual and score maps",
     "report": "one self-contained HTML page of a likelihood run",
     "simulate": "particles of structures with known poses: for tests and planning",

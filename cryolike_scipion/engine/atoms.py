@@ -28,9 +28,11 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
+from .atom_files import AtomChoice, read_models
 from .errors import InputError
 
 ATOM_MODELS = ("factors", "gaussian", "sphere")
+_EVERY_ATOM = AtomChoice()
 
 # Radius (Å) of each residue in the residue model of Kim & Hummer, J. Mol. Biol. 375, 1416 (2008), as BioEM
 # and CryoLike use it, and the number of electrons of the residue in a chain (the amino acid less one water).
@@ -141,12 +143,24 @@ def read_atoms(
     atom_model: str = "factors",
     atom_radius: float | None = None,
     residue_model: bool = False,
-    select: str | None = None,
+    choice: AtomChoice = _EVERY_ATOM,
 ) -> AtomModel:
-    """Read the first model of a PDB or mmCIF file (also compressed with gzip).
+    """The first structure that `read_ensemble` finds."""
+    options = {"atom_model": atom_model, "atom_radius": atom_radius, "residue_model": residue_model}
+    return read_ensemble(path, choice=choice, **options)[0][1]  # type: ignore[arg-type]
 
-    Water is left out, hydrogens are taken as they are in the file, alternative locations by their
-    occupancies. The coordinates are those of the file: biological assemblies are not built.
+
+def read_ensemble(
+    path: str | Path,
+    *,
+    atom_model: str = "factors",
+    atom_radius: float | None = None,
+    residue_model: bool = False,
+    choice: AtomChoice = _EVERY_ATOM,
+) -> list[tuple[int | None, AtomModel]]:
+    """Read the structures of a PDB or mmCIF file (also compressed with gzip), each with its model's number.
+
+    Alternative locations count by their occupancies.
 
     Parameters
     ----------
@@ -160,8 +174,8 @@ def read_atoms(
         atoms, the van der Waals radius R for balls, and R/√5 (the same radius of gyration) for Gaussians.
     residue_model : bool
         One scatterer for each residue, at its CA atom; residues without one are left out.
-    select : str, optional
-        Atoms to take, in gemmi's selection syntax, for example ``A,B`` or ``A/10-200/CA``.
+    choice : AtomChoice
+        Which atoms and models are taken.
 
     Raises
     ------
@@ -181,7 +195,13 @@ def read_atoms(
             "scattering factors have no radius to set",
             remedy="Use the gaussian or sphere model, or leave the radius out.",
         )
-    model = _selected_model(path, select)
+    form = atom_model, atom_radius, residue_model
+    return [(one.number, _scatterers(one.atoms, path, choice.select, *form)) for one in read_models(path, choice)]
+
+
+def _scatterers(
+    model: gemmi.Model, path: Path, select: str | None, atom_model: str, atom_radius: float | None, residue_model: bool
+) -> AtomModel:
     found = _residue_scatterers(model) if residue_model else _atom_scatterers(model, path, atom_model)
     positions, weights, mass, kinds, radii = found
     if not len(positions):
@@ -197,33 +217,6 @@ def read_atoms(
     offset = inertia @ positions / inertia.sum()
     name = f"{atom_model} per residue" if residue_model else atom_model
     return AtomModel(positions - offset, weights, form_index, forms, name, offset)
-
-
-def _selected_model(path: Path, select: str | None) -> gemmi.Model:
-    try:
-        structure = gemmi.read_structure(str(path))
-    except FileNotFoundError:
-        raise InputError("structure does not exist", file=path, remedy="Check the name.") from None
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"atomic structure cannot be read ({reason})", file=path, remedy="Give a PDB or mmCIF file.") from None
-    structure.remove_waters()
-    if len(structure) == 0:
-        raise InputError("file holds no atoms", file=path, remedy="Give a PDB or mmCIF file with coordinates.")
-    if select is None:
-        return structure[0]
-    try:
-        selection = gemmi.Selection(select)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"selection cannot be understood ({reason})",
-            file=path,
-            remedy="Write it like 'A,B' or 'A/10-200/CA'.",
-        ) from None
-    for model in selection.models(structure):
-        return selection.copy_model_selection(model)
-    return gemmi.Model(1)
 
 
 _Scatterers = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.str_], NDArray[np.float64]]

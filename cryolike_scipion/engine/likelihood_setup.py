@@ -29,7 +29,7 @@ from .results import StructureEntry
 from .rotations import matrix_from_euler
 from .shifts import ShiftGrid, grid_by_count, grid_by_radius
 from .structure_posteriors import prior_probabilities
-from .structures import Structure, load, one_each, read_structure, structure_files
+from .structures import Structure, atom_options, load, one_each, read_structures, structure_files
 from .template_bank import BASIS_ACCURACY, TemplateBank, common_basis, order_count, ring_profile
 from .template_power import PowerRule, ctf_arguments, power_rule
 from .views import ViewTable, first_step_deg, healpix_views
@@ -234,25 +234,24 @@ def _structures(parameters, k_max) -> tuple[list[Structure], list[StructureEntry
     if parameters["labels"]:
         labels = list(one_each(parameters["labels"], len(paths), "labels", spread=False))
     groups = one_each(parameters["symmetry"] or ["C1"], len(paths), "symmetries")
-    prior_probabilities(parameters["priors"], len(paths))  # used at the end, refused before the work
     structures, entries, tables = [], [], []
     for path, label, group in zip(paths, labels, groups):
         ready = path.suffix.lower() == ".h5"
         # A structure made ready has its own symmetry; C1 is only the default of the option.
-        structure = read_structure(
+        of_file = read_structures(
             path,
             symmetry=None if ready and symmetry.canonical(group) == "C1" else group,
             label=label,
             k_max=k_max,
-            atom_model=parameters["atom_model"],
-            atom_radius=parameters["atom_radius"],
-            residue_model=parameters["residue_model"],
-            select=parameters["select"],
+            **atom_options(parameters),
         )
-        structures.append(structure)
-        entries.append(StructureEntry(structure.label, str(path), structure.symmetry, file_sha256(path)))
         stored = load(path)[1] if ready else None
-        tables.append(stored if stored is not None and stored.symmetry == structure.symmetry else None)
+        content = file_sha256(path)
+        for structure in of_file:
+            structures.append(structure)
+            entries.append(StructureEntry(structure.label, str(path), structure.symmetry, content))
+            tables.append(stored if stored is not None and stored.symmetry == structure.symmetry else None)
+    prior_probabilities(parameters["priors"], len(structures))  # used at the end, refused before the work
     return structures, entries, tables
 
 

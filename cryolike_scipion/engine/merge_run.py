@@ -50,6 +50,7 @@ _FREE = frozenset(
         "restart",
         "shared_by",
         "learn_only",
+        "no_report",
         "scale_from",
         "particles",
         "root",
@@ -59,6 +60,10 @@ _FREE = frozenset(
         "atom_radius",
         "residue_model",
         "select",
+        "models",
+        "assembly",
+        "no_hydrogens",
+        "waters",
         "scale_prior",  # learned by each run from its own particles and structures: compared below
         "polar",
         *EXPORTS,

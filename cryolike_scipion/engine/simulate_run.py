@@ -16,7 +16,7 @@ from .errors import InputError
 from .progress import Progress
 from .simulate import HalfPlane, Optics, Truth, clean_images, draw_truth, noisy_images
 from .slices import SliceMaker
-from .structures import ATOM_SUFFIXES, Structure, read_structure
+from .structures import Structure, atom_options, kind_of, read_structure, read_structures
 from .synthetic_structure import write_structures
 
 STACK, STAR, TRUTH = "particles.mrcs", "particles.star", "truth.star"
@@ -39,6 +39,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         For a structure that cannot be read or a value that does not fit the others.
     """
     out = Path(parameters["out"])
+    out.mkdir(parents=True, exist_ok=True)
     seed = parameters["seed"]
     if parameters["defocus_min"] > parameters["defocus_max"]:
         raise InputError(
@@ -46,8 +47,8 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
             remedy="Exchange --defocus-min and --defocus-max",
         )
     paths = [Path(path) for path in parameters["structures"] or write_structures(out, seed)]
-    populations = _populations(parameters["populations"], len(paths))
     structures, plane = _read(paths, parameters)
+    populations = _populations(parameters["populations"], len(structures))
     max_shift = parameters["max_shift"]
     if max_shift is None:
         max_shift = 0.05 * plane.box * plane.pixel_size
@@ -67,9 +68,9 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     _write_stack(out / STACK, truth, makers, plane, optics, parameters["snr"], seed, progress)
     _write_star(out / STAR, truth, plane, optics, with_truth=False)
     _write_star(out / TRUTH, truth, plane, optics, with_truth=True)
-    counts = np.bincount(truth.structure, minlength=len(paths))
-    for number, (path, n) in enumerate(zip(paths, counts), start=1):
-        logger.info("structure %d: %s, %d particles", number, path, n)
+    counts = np.bincount(truth.structure, minlength=len(structures))
+    for number, (structure, n) in enumerate(zip(structures, counts), start=1):
+        logger.info("structure %d: %s (%s), %d particles", number, structure.label, structure.source, n)
     logger.info(
         "%d particles of %d pixels at %g Å: %s; their truth: %s",
         len(truth),
@@ -99,26 +100,18 @@ def _read(paths: list[Path], parameters: dict[str, Any]) -> tuple[list[Structure
             remedy="Give --symmetry once, or once for each structure",
         )
     symmetry = names * len(paths) if len(names) == 1 else names
-    atomic = [path.suffix.lower() in ATOM_SUFFIXES for path in paths]
+    atomic = [kind_of(path) == "atoms" for path in paths]
     maps = {i: read_structure(paths[i], symmetry=symmetry[i]) for i in range(len(paths)) if not atomic[i]}
     first = next(iter(maps.values()), None)
     box = parameters["box"] or (first.box if first else _BOX)
     pixel = parameters["pixel"] or (first.pixel_size if first else _PIXEL)
     k_max = 1 / max(2 * pixel, parameters["resolution"] or 0)
-    models = {
-        i: read_structure(
-            paths[i],
-            symmetry=symmetry[i],
-            k_max=k_max,
-            atom_model=parameters["atom_model"],
-            atom_radius=parameters["atom_radius"],
-            residue_model=parameters["residue_model"],
-            select=parameters["select"],
-        )
-        for i in range(len(paths))
-        if atomic[i]
-    }
-    structures = [(models if atomic[i] else maps)[i] for i in range(len(paths))]
+    structures: list[Structure] = []
+    for i, path in enumerate(paths):
+        if atomic[i]:
+            structures += read_structures(path, symmetry=symmetry[i], k_max=k_max, **atom_options(parameters))
+        else:
+            structures.append(maps[i])
     for structure in structures:
         if 2 * structure.radius > box * pixel:
             logger.warning(

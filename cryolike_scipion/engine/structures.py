@@ -7,7 +7,8 @@ matters then. On disk it is an HDF5 file that also holds the table of views.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from numpy.typing import NDArray
 
 from . import symmetry as point_groups
 from .atom_density import band_limited_density
+from .atom_files import AtomChoice
 from .atomic import atomic_path
-from .atoms import read_atoms
+from .atoms import AtomModel, read_ensemble
 from .density_map import read_map, support_radius
 from .errors import InputError
 from .views import ViewTable
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "cryolike-structure-1"
 INDEX = "templates.json"
@@ -74,7 +78,24 @@ class Structure:
         return self.density.shape[0]
 
 
-def read_structure(
+def atom_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """How atomic structures are read, from the parameters of a verb: keyword arguments of :func:`read_structures`."""
+    choice = AtomChoice(
+        parameters.get("select"),
+        parameters.get("models", "first"),
+        parameters.get("assembly"),
+        not parameters.get("no_hydrogens", False),
+        parameters.get("waters", False),
+    )
+    return {"choice": choice, **{name: parameters[name] for name in ("atom_model", "atom_radius", "residue_model")}}
+
+
+def read_structure(path: str | Path, **options: Any) -> Structure:
+    """The first structure of a file; see :func:`read_structures`."""
+    return read_structures(path, **options)[0]
+
+
+def read_structures(
     path: str | Path,
     *,
     symmetry: str | None = None,
@@ -83,9 +104,9 @@ def read_structure(
     atom_model: str = "factors",
     atom_radius: float | None = None,
     residue_model: bool = False,
-    select: str | None = None,
-) -> Structure:
-    """Read a map, an atomic structure, or a file that :func:`save` wrote.
+    choice: AtomChoice | None = None,
+) -> list[Structure]:
+    """Read a map, the structures of a file of atoms, or a file that :func:`save` wrote.
 
     Parameters
     ----------
@@ -97,8 +118,9 @@ def read_structure(
         Default: the file's name without its ending, or what the HDF5 file says.
     k_max : float, optional
         Band limit, 1/Å. A map is used up to its Nyquist frequency at most. An atomic structure needs a limit.
-    atom_model, atom_radius, residue_model, select
-        For atomic structures; see :func:`cryolike_scipion.engine.atoms.read_atoms`.
+    atom_model, atom_radius, residue_model, choice
+        For atomic structures; see :func:`cryolike_scipion.engine.atoms.read_ensemble`. Each of several models is a structure,
+        whose label ends in the model's number.
 
     Raises
     ------
@@ -106,7 +128,7 @@ def read_structure(
         If the file cannot be used; the message says why.
     """
     path = Path(path)
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind == "h5":
         structure, _ = load(path)
         changes: dict[str, Any] = {"k_max": structure.k_max if k_max is None else min(k_max, structure.k_max)}
@@ -114,13 +136,13 @@ def read_structure(
             changes["symmetry"] = point_groups.canonical(symmetry)
         if label is not None:
             changes["label"] = label
-        return replace(structure, **changes)
+        return [replace(structure, **changes)]
     group = point_groups.canonical(symmetry or "C1")
     label = _stem(path) if label is None else label
     if kind == "map":
         found = read_map(path)
         nyquist = 0.5 / found.pixel_size
-        return Structure(
+        whole = Structure(
             found.density,
             found.pixel_size,
             label,
@@ -130,24 +152,33 @@ def read_structure(
             nyquist if k_max is None else min(k_max, nyquist),
             "map",
         )
+        return [whole]
     if k_max is None:
         raise InputError(
             "an atomic structure has no pixel size of its own",
             file=path,
             remedy="Give a resolution or a pixel size.",
         )
-    model = read_atoms(path, atom_model=atom_model, atom_radius=atom_radius, residue_model=residue_model, select=select)
+    found_models = read_ensemble(
+        path, atom_model=atom_model, atom_radius=atom_radius, residue_model=residue_model, choice=choice or AtomChoice()
+    )
+    if choice is not None and choice.models == "ensemble" and len(found_models) > 1:
+        logger.info("%s: each of its %d models is a structure", path, len(found_models))
+    return [_of_atoms(model, number, k_max, label, group, path) for number, model in found_models]
+
+
+def _of_atoms(model: AtomModel, number: int | None, k_max: float, label: str, group: str, path: Path) -> Structure:
     density = band_limited_density(model, k_max)
     return Structure(
         density.values,
         density.pixel_size,
-        label,
+        label if number is None else f"{label} model {number}",
         group,
         path,
         model.radius,
         k_max,
         "atoms",
-        model.description(),
+        model.description() | ({} if number is None else {"model": number}),
     )
 
 
@@ -324,7 +355,14 @@ def _stem(path: Path) -> str:
     return name or path.name
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """``"h5"``, ``"map"`` or ``"atoms"``, by the ending of the name.
+
+    Raises
+    ------
+    InputError
+        If the ending is none of these.
+    """
     endings = _suffixes(path)
     ending = endings[0] if endings else ""
     if ending in (".h5", ".hdf5"):

@@ -28,7 +28,7 @@ from .progress import Progress
 from .report_run import REPORT, write_template_report
 from .simulate import HalfPlane
 from .slices import SliceMaker
-from .structures import INDEX, Structure, one_each, read_structure, save
+from .structures import INDEX, Structure, atom_options, one_each, read_structures, save
 from .views import ViewTable, first_step_deg, healpix_views, view_table_from_file
 
 _PROJECTIONS_AT_ONCE = 32
@@ -43,6 +43,10 @@ _RECORDED = (
     "atom_radius",
     "residue_model",
     "select",
+    "models",
+    "assembly",
+    "no_hydrogens",
+    "waters",
 )
 
 logger = logging.getLogger(__name__)
@@ -73,14 +77,15 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     out.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     taken: set[str] = set()
-    for path, symmetry, label in zip(paths, symmetries, labels):
-        structure = _read(path, symmetry, label, parameters)
+    inputs = enumerate(zip(paths, symmetries, labels))
+    found = ((i, one) for i, (path, group, label) in inputs for one in _read(path, group, label, parameters))
+    for source, structure in found:
         views = _views(structure, parameters)
         name = safe_name(structure.label, taken)
         save(out / f"{name}.h5", structure, views, {key: parameters.get(key) for key in _RECORDED})
         entries.append({
             "label": structure.label, "file": f"{name}.h5", "preview": None, "symmetry": structure.symmetry,
-            "views": len(views), "preview_views": [],
+            "views": len(views), "preview_views": [], "input": source,
         })  # fmt: skip
         shown = _shown(len(views), parameters["preview"])
         if len(shown):
@@ -116,28 +121,22 @@ def safe_name(label: str, taken: set[str]) -> str:
     return name
 
 
-def _read(path: Path, symmetry: str, label: str | None, parameters: dict[str, Any]) -> Structure:
+def _read(path: Path, symmetry: str, label: str | None, parameters: dict[str, Any]) -> list[Structure]:
     pixel = parameters["pixel"]
     finest = max(2.0 * (pixel or 0.0), parameters["resolution"] or 0.0)
-    structure = read_structure(
-        path,
-        symmetry=symmetry,
-        label=label,
-        k_max=1.0 / finest if finest > 0 else None,
-        atom_model=parameters["atom_model"],
-        atom_radius=parameters["atom_radius"],
-        residue_model=parameters["residue_model"],
-        select=parameters["select"],
+    structures = read_structures(
+        path, symmetry=symmetry, label=label, k_max=1.0 / finest if finest > 0 else None, **atom_options(parameters)
     )
-    box, pixel = _size(structure, parameters)
-    if 2.0 * structure.radius > box * pixel:
-        logger.warning(
-            "%s is %.0f Å across, but the box only %.0f Å",
-            structure.label,
-            2.0 * structure.radius,
-            box * pixel,
-        )
-    return structure
+    for structure in structures:
+        box, pixel = _size(structure, parameters)
+        if 2.0 * structure.radius > box * pixel:
+            logger.warning(
+                "%s is %.0f Å across, but the box only %.0f Å",
+                structure.label,
+                2.0 * structure.radius,
+                box * pixel,
+            )
+    return structures
 
 
 def _size(structure: Structure, parameters: dict[str, Any]) -> tuple[int, float]:

@@ -11,6 +11,7 @@ import torch
 
 from cryolike_scipion.engine import atoms
 from cryolike_scipion.engine.atom_density import band_limited_density, transform
+from cryolike_scipion.engine.atom_files import AtomChoice
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.fourier_volume import FourierVolume
 from cryolike_scipion.engine.structures import read_structure
@@ -161,7 +162,7 @@ def test_only_the_first_model_is_read(pdb, tmp_path):
 
 @pytest.mark.parametrize(("select", "count"), [("A", 6), ("A,B", 9), ("A/1/CA[C]", 1), ("[N]", 2), ("(TRP)", 3)])
 def test_selection(pdb, select, count):
-    assert len(atoms.read_atoms(pdb, select=select).positions) == count
+    assert len(atoms.read_atoms(pdb, choice=AtomChoice(select)).positions) == count
 
 
 def test_gaussian_and_sphere_radii(pdb):
@@ -200,9 +201,9 @@ def test_an_unknown_residue_takes_the_mean(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (PDB, {"select": "Z"}, "no atoms in the selection 'Z'"),
-        (PDB, {"select": "a((b"}, r"selection cannot be understood \("),
-        (PDB, {"select": "[Se]", "residue_model": True}, "no CA atoms in the selection"),
+        (PDB, {"choice": AtomChoice("Z")}, "no atoms in the selection 'Z'"),
+        (PDB, {"choice": AtomChoice("a((b")}, r"selection cannot be understood \("),
+        (PDB, {"choice": AtomChoice("[Se]"), "residue_model": True}, "no CA atoms in the selection"),
         (PDB, {"atom_radius": 2.0}, "scattering factors have no radius"),
         (PDB, {"atom_model": "gaussian", "atom_radius": -2.0}, "atom radius is -2.0 Å"),
         (PDB, {"atom_model": "cube"}, "atom model 'cube' is not known"),
