@@ -59,7 +59,7 @@ def _parser():
     parser.add_argument("template", nargs="?", metavar="TEMPLATE", help="name of a template of this plugin, or a file")
     parser.add_argument("project", nargs="?", metavar="PROJECT", help="name of the Scipion project; made when it is missing")
     parser.add_argument("values", nargs="*", metavar="name=value", help="parameters of the template")
-    parser.add_argument("--queue", metavar="NAME", help="send the nodes of this plugin to this queue of hosts.conf")
+    parser.add_argument("--queue", metavar="NAME", help="send the nodes that compute to this queue of hosts.conf")
     parser.add_argument("--queue-param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the queue")
     parser.add_argument("--queue-steps", action="store_true", help="a job of the queue for each step, not for each node")
     return parser
@@ -166,7 +166,7 @@ def open_project(name, workflow, queue=None):
     ----------
     name : str
     workflow : JSON text.
-    queue : list of the queue's name and a dict of its parameters, for the nodes of this plugin; None without a queue.
+    queue : list of the queue's name and a dict of its parameters, for the nodes of this plugin that compute; None without.
     """
     domain = Config.getDomain()
     domain.getPlugins()
@@ -178,9 +178,11 @@ def open_project(name, workflow, queue=None):
     missing = {item["object.className"] for item in json.loads(workflow)} - set(domain.getProtocols())
     if missing:
         raise WorkflowError(f"the template needs nodes that are not installed: {', '.join(sorted(missing))}")
+    from .protocols import ProtCryolikeImportParticles  # after the domain has its plugins
+
     project.loadProtocols(jsonStr=workflow)
     for protocol in project.getRuns():
-        if queue and _is_ours(protocol):
+        if queue and _is_ours(protocol) and not isinstance(protocol, ProtCryolikeImportParticles):
             protocol._useQueue.set(True)
             protocol.setQueueParams(queue)
             project.saveProtocol(protocol)

@@ -21,6 +21,7 @@ from .contrast import inverted_share
 from .errors import InputError
 from .exhaustive import BlockSizes
 from .fingerprint import particles_identity
+from .gallery import write_gallery
 from .image_stacks import OK, STATUS_NAMES
 from .likelihood import ScalePrior
 from .likelihood_chunk import STAGES, Scoring, pilot_images, score_chunk
@@ -57,6 +58,7 @@ _FREE = frozenset(
         "root",
         "shared_by",
         "learn_only",
+        "no_report",
         "scale_from",  # what is taken from there counts
         *EXPORTS,
     }
@@ -278,7 +280,10 @@ def _write(out: Path, setup: Setup, results: Results, parameters: dict[str, Any]
             file.voxel_size = group.pixel_size
     add_agreement(results, setup.particles)
     results.save(out)
-    write_report(results, out / REPORT, out.resolve().name, setup)
+    if parameters["no_report"]:  # its pictures are needed by the report of the whole
+        write_gallery(out, setup, results, results.parameters["scale_prior"])
+    else:
+        write_report(results, out / REPORT, out.resolve().name, setup)
     write_particle_files(out, results, setup.particles, parameters)
 
 

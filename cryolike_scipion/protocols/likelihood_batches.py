@@ -46,7 +46,7 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
         os.makedirs(folder, exist_ok=True)
         write_json(os.path.join(folder, "ids.json"), known)
         self._pilot = Batch(0, folder, known["ids"])
-        self._pilot.write(self._openInput(), self._names, self._key)
+        self._pilot.write(self._openInput(), self._names, self._key, self._original)
         return [self._insertFunctionStep(self.learnStep, self._pilot.signature, prerequisites=[], needsGPU=False)]
 
     def learnStep(self, signature):
@@ -65,7 +65,7 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
             if memory is not None:
                 parameters["memory"] = memory / self._concurrent()
         if not self._single:
-            parameters.update(dict.fromkeys(_EXPORTS))
+            parameters.update(dict.fromkeys(_EXPORTS), no_report=True)
             if batch.number > 0:
                 parameters["scale_from"] = self._pilot.result()
         return parameters
@@ -97,14 +97,17 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
         merged = (read_json(self._getExtraPath(_MERGED)) or {}).get("signatures", {})
         if merged == signatures:
             return
-        target, work = self._getExtraPath(RESULT_FOLDER), self._getExtraPath("merging")
-        shutil.rmtree(work, ignore_errors=True)
+        target, work = self._getExtraPath(RESULT_FOLDER), self._getExtraPath("merging", RESULT_FOLDER)
+        shutil.rmtree(os.path.dirname(work), ignore_errors=True)
+        os.makedirs(os.path.dirname(work))
         # Two or more that are together already need not be read one by one again.
         usable = len(merged) > 1 and all(signatures.get(number) == made for number, made in merged.items())
         runs = [target] if usable else []
         runs += [batch.result() for batch in done if not (usable and str(batch.number) in merged)]
         if len(runs) == 1:
             shutil.copytree(done[0].result(), work, ignore=shutil.ignore_patterns("chunks", "manifest.json", "log.txt"))
+            self._writeJob(self._getExtraPath("merge.json"), "report", {"run": work})
+            self._runEngine(self._getExtraPath("merge.json"), os.path.join(work, OUTPUT_REPORT))
         else:
             values = self._formValues()
             parameters = {name: values[name] for name in _EXPORTS + ("priors",) if name in values}
@@ -121,6 +124,7 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
             os.remove(self._getExtraPath(_MERGED))
         if not os.path.isdir(target):
             os.replace(work, target)
+            os.rmdir(os.path.dirname(work))
             return
         first = [OUTPUT_SCORES, OUTPUT_MATRIX, OUTPUT_STAR, OUTPUT_REPORT]
         for name in sorted(os.listdir(work), key=lambda name: (name not in first, name)):
@@ -128,4 +132,4 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
             if os.path.isdir(place) and not os.path.islink(place):
                 shutil.rmtree(place)
             os.replace(os.path.join(work, name), place)
-        shutil.rmtree(work)
+        shutil.rmtree(os.path.dirname(work))

@@ -40,7 +40,7 @@ def pytest_unconfigure():
 
 def pytest_ignore_collect(collection_path):
     """Leave out the tests of the Scipion half where there is no Scipion."""
-    return True if collection_path.name.startswith("test_scipion_") and not _HAS_SCIPION else None
+    return True if collection_path.name.startswith(("test_scipion_", "test_facility")) and not _HAS_SCIPION else None
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,0 +1,326 @@
+"""Every workflow template as a facility runs it: from the command line to the report and the STAR file.
+
+Each in another way of running: as one job of a queue for each node, as one for each step, with steps at the same time on one
+machine, and while the particles come. Where it can be, something is stopped on the way and continued.
+"""
+
+import contextlib
+import glob
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cryolike_scipion
+from cryolike_scipion import engine
+from cryolike_scipion.convert.star import read_columns
+from cryolike_scipion.engine.particles import read_particles
+from cryolike_scipion.engine.results import load_results
+
+from .helpers import program
+from .particle_files import cryosparc_array, write_cryosparc
+from .slurm import Slurm, wait_for
+from .small_sets import BOX, simulate, write_maps
+
+COUNT = 120
+PIXEL = 4.0
+SETTINGS = [f"pixel={PIXEL}", "resolution=14", "mask=80", "threads=1"]
+HOSTS = Path(cryolike_scipion.__file__).parent / "templates" / "hosts.slurm.conf"
+LONGEST = 400.0  # seconds, for one command on a busy machine
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Maps of two structures and particles of them, with the truth."""
+    folder = tmp_path_factory.mktemp("session")
+    (folder / "maps").mkdir()
+    maps = write_maps(folder / "maps")
+    simulate(folder, maps, count=COUNT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    program("sbatch")
+    running = Slurm(tmp_path_factory.mktemp("slurm") / "s")
+    yield running
+    running.stop()
+
+
+class Command:
+    """The documented command for a template, started; its output is read as it comes."""
+
+    def __init__(self, *words, **environ):
+        environ = dict(os.environ, SCIPION_STEPS_CHECK_SEC="1", PYTHONUNBUFFERED="1", **environ)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "cryolike_scipion.workflow", *words],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.said = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self._process.stdout:
+            self.said += line.decode(errors="replace")
+
+    def end(self):
+        """Wait for the end; return the exit status."""
+        try:
+            self._process.wait(LONGEST)
+            self._reader.join(10)
+        finally:
+            self.kill()
+        return self._process.returncode
+
+    def kill(self):
+        """End it and everything that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def succeeds(self):
+        status = self.end()
+        assert status == 0, self.said + logs(self.said)
+
+
+def logs(said):
+    """Return what the error logs that an output names say."""
+    return "".join(f"\n==== {path}\n{Path(path).read_text()[-3000:]}" for path in re.findall(r"see (\S+run\.stderr)", said))
+
+
+def project_folder(name):
+    return Path(os.environ["SCIPION_USER_DATA"]) / "projects" / name
+
+
+def node(project, kind):
+    """Return the folder of a project's node."""
+    (folder,) = project_folder(project).glob(f"Runs/*_ProtCryolike{kind}")
+    return folder
+
+
+def check_result(project, data, count=COUNT, structures=2):
+    """What a run must have in the end, and that it is right: report, STAR file, matrices, Scipion's sets."""
+    run = node(project, "Likelihood")
+    result = run / "extra" / "result"
+    assert (result / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
+    with sqlite3.connect(str(run / "particles.sqlite")) as database:
+        ids = [row[0] for row in database.execute("select id from Objects")]
+        state = database.execute("select value from Properties where key = '_streamState'").fetchone()
+    assert sorted(ids) == list(range(1, count + 1)), "no particle is lost or twice"
+    assert state == ("2",), "the output is closed"
+    assert (run / "classes3D.sqlite").exists()
+    columns = read_columns(
+        str(result / "particles.star"), "particles", ["cryolikeItemId", "rlnClassNumber", "rlnImageName", "cryolikeStatus"]
+    )
+    assert sorted(map(int, columns["cryolikeItemId"])) == sorted(ids)
+    assert set(columns["cryolikeStatus"]) == {"ok"}
+    assert len(set(columns["rlnImageName"])) == count
+    assert load_results(result).integrated.shape == (structures, count)
+    assert np.load(result / "matrix.npy").shape == (structures, count)
+    # RELION reads the exported file from anywhere: its image names are complete.
+    assert len(read_particles(result / "particles.star")) == count
+    assert all(Path(name.split("@")[1]).is_absolute() for name in columns["rlnImageName"])
+    truth = read_columns(str(data / "truth.star"), "particles", ["rlnClassNumber", "rlnImageName"])
+    expected = {name.split("@")[0]: label for name, label in zip(truth["rlnImageName"], truth["rlnClassNumber"])}
+    labels = load_results(result).labels  # Scipion's imports do not sort them
+    right = [
+        sorted(labels)[int(expected[name.split("@")[0]]) - 1] == labels[int(number) - 1]
+        for name, number in zip(columns["rlnImageName"], columns["rlnClassNumber"])
+    ]
+    assert np.mean(right) > 0.9
+
+
+def engine_starts(run):
+    """Return how often the engine has begun in each batch of a run."""
+    return {
+        log.parent.parent.name: len(re.findall(r" likelihood, Python ", log.read_text(encoding="utf-8")))
+        for log in run.glob("extra/batches/*/result/log.txt")
+    }
+
+
+def test_relion_particles_each_node_a_job_one_of_which_dies(data, slurm):
+    command = ["cryolike-relion-maps", "facility_relion", f"particles={data}/particles.star", f"maps={data}/maps", *SETTINGS]
+    command += ["--queue", "main", "--queue-param", "JOB_MEMORY=1"]
+    environ = {"SCIPION_HOSTS": str(HOSTS), "SLURM_CONF": str(slurm.config)}
+    first = Command(*command, **environ)
+    runs = project_folder("facility_relion")
+    wait_for(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/result/log.txt"), "likelihood", slurm.logs, LONGEST)
+    (job,) = slurm.jobs("running")
+    slurm.says("scancel", str(job))
+    assert first.end() == 1
+    assert f"likelihood: JOB ID {job} not found running on the queue engine" in first.said
+    Command(*command, **environ).succeeds()
+    check_result("facility_relion", data)
+    script = next(node("facility_relion", "Likelihood").glob("logs/*.job")).read_text()
+    assert "#SBATCH --cpus-per-task=1\n" in script and "#SBATCH --partition=main\n" in script
+
+
+def test_cryosparc_particles_each_step_a_job_one_of_which_is_cancelled(data, slurm):
+    cryosparc_set(data)
+    command = ["cryolike-cryosparc-maps", "facility_cryosparc", f"particles={data}/J7_particles.cs", f"maps={data}/maps"]
+    command += [*SETTINGS, "batch=50", "--queue", "main", "--queue-steps", "--queue-param", "JOB_MEMORY=1"]
+    environ = {"SCIPION_HOSTS": str(HOSTS), "SLURM_CONF": str(slurm.config)}
+    first = Command(*command, **environ)
+    runs = project_folder("facility_cryosparc")
+    wait_for(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/batches/000001/done.json"), "a batch", slurm.logs, LONGEST)
+    wait_for(lambda: slurm.jobs("running"), "the next batch", slurm.logs, LONGEST)
+    slurm.says("scancel", str(slurm.jobs("running")[0]))
+    assert first.end() == 1
+    assert "The queue's job ended without a result" in first.said, first.said
+    assert "CANCELLED" in first.said
+    Command(*command, **environ).succeeds()
+    check_result("facility_cryosparc", data)
+    starts = engine_starts(node("facility_cryosparc", "Likelihood"))
+    assert sorted(starts) == ["000001", "000002", "000003"]
+    assert starts["000001"] == 1 and sum(starts.values()) <= 4, "what was done is not repeated"
+    row = engine_inspect(node("facility_cryosparc", "Likelihood"), 110)
+    assert row["image"].shape == (BOX, BOX)
+
+
+def test_an_ensemble_of_atomic_structures_steps_at_the_same_time(tmp_path):
+    folder = tmp_path / "ensemble"
+    engine.run("simulate", count=COUNT, box=24, pixel=8.0, snr=1.0, out=str(folder))
+    Command(
+        "cryolike-ensemble",
+        "facility_ensemble",
+        f"particles={folder}/particles.star",
+        f"structures={folder}",
+        "resolution=20",
+        "mask=185",
+        "threads=1",
+        "steps=3",
+        "batch=40",
+    ).succeeds()
+    run = node("facility_ensemble", "Likelihood")
+    check_result("facility_ensemble", folder)
+    assert engine_starts(run) == {"000001": 1, "000002": 1, "000003": 1}
+    jobs = [json.loads(path.read_text())["parameters"] for path in run.glob("extra/batches/*/job.json")]
+    assert {job["shared_by"] for job in jobs} == {2}, "the memory is shared"
+    priors = {(run / f"extra/batches/{number}/result/scale.json").read_text() for number in ("000001", "000002", "000003")}
+    assert len(priors) == 1, "one contrast prior for all"
+
+
+def test_particles_that_come_with_a_stop_on_the_way(data, tmp_path):
+    lines = (data / "particles.star").read_text().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if "@" in line)
+    head, rows = lines[:first], [line for line in lines[first:] if "@" in line]
+    os.symlink(str(data / "particles.mrcs"), str(tmp_path / "particles.mrcs"))
+
+    def arrive(name, some):
+        (tmp_path / "part.tmp").write_text("".join(head + some))
+        os.replace(str(tmp_path / "part.tmp"), str(tmp_path / f"{name}.star"))
+
+    command = ["cryolike-streaming", "facility_streaming", f"particles={tmp_path}/*.star", f"stop={tmp_path}/stop"]
+    command += ["complete=0.5", f"maps={data}/maps", *SETTINGS]
+    arrive("part1", rows[:60])
+    started = Command(*command)
+    runs = project_folder("facility_streaming")
+    try:
+        wait_for(lambda: scored(runs) == 60, "the first particles", lambda: started.said, LONGEST)
+        wait_for(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/result/report.html"), "the report", lambda: started.said)
+        run = node("facility_streaming", "Likelihood")
+        assert load_results(run / "extra" / "result").integrated.shape == (2, 60), "the report is current"
+        # The node is stopped as the window's button does it, while the import and the conversion go on.
+        stop_node("facility_streaming", "Likelihood")
+        arrive("part2", rows[60:115])
+        wait_for(lambda: converted(runs) == 115, "the conversion", lambda: started.said, LONGEST)
+        assert scored(runs) == 60
+    finally:
+        (tmp_path / "stop").touch()
+        arrive("part3", rows[115:])
+        started.end()
+    assert "likelihood: aborted" in started.said
+    done = (run / "extra/batches/000001/result/scores.h5").stat().st_mtime_ns
+    Command(*command).succeeds()
+    check_result("facility_streaming", data)
+    assert (run / "extra/batches/000001/result/scores.h5").stat().st_mtime_ns == done, "nothing is repeated"
+    assert set(engine_starts(run).values()) == {1}
+    assert json.loads((run / "extra/progress.json").read_text())["done"] == COUNT
+
+
+def test_a_wrong_word_is_told_in_one_line(data):
+    command = Command("cryolike-relion-maps", "facility_wrong", "partciles=x.star")
+    assert command.end() == 2
+    assert "workflow: cryolike-relion-maps has no parameter 'partciles'" in command.said
+    missing = Command("cryolike-relion-maps", "facility_wrong", "particles=/no/such.star")
+    assert missing.end() == 2
+    assert "particles=/no/such.star: Path does not exists" in missing.said
+    assert not project_folder("facility_wrong").exists()
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def cryosparc_set(folder):
+    """Write the particles as cryoSPARC's job would, dark on bright, beside the others' images."""
+    star = read_particles(folder / "particles.star")
+    write_cryosparc(
+        folder / "J7_particles.cs",
+        cryosparc_array(
+            COUNT,
+            blob__path=np.full(COUNT, str(folder / "particles.mrcs").encode()),
+            blob__idx=star.frame.astype(np.uint32),
+            blob__shape=np.full((COUNT, 2), BOX, np.uint32),
+            blob__psize_A=np.full(COUNT, PIXEL, np.float32),
+            blob__sign=np.ones(COUNT, np.float32),
+            ctf__df1_A=star.defocus_u.astype(np.float32),
+            ctf__df2_A=star.defocus_v.astype(np.float32),
+            ctf__df_angle_rad=np.deg2rad(star.defocus_angle_deg).astype(np.float32),
+            ctf__phase_shift_rad=np.zeros(COUNT, np.float32),
+        ),
+    )
+
+
+def engine_inspect(run, row):
+    """Return what `inspect` says about a particle of a merged result, as the viewer asks for it."""
+    out = run / "extra" / "one.npz"
+    before = os.getcwd()
+    os.chdir(str(run.parents[1]))
+    try:
+        engine.run("inspect", run=str(run.relative_to(run.parents[1]) / "extra" / "result"), row=row, out=str(out))
+    finally:
+        os.chdir(before)
+    with np.load(out) as arrays:
+        return dict(arrays)
+
+
+def count_items(path):
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+            return database.execute("select count(*) from Objects").fetchone()[0]
+    except sqlite3.Error:
+        return 0
+
+
+def scored(project):
+    return sum(count_items(path) for path in glob.glob(f"{project}/Runs/*Likelihood/particles.sqlite"))
+
+
+def converted(project):
+    return sum(count_items(path) for path in glob.glob(f"{project}/Runs/*ConvertParticles/particles.sqlite"))
+
+
+def stop_node(name, kind):
+    """Stop a node of a project, from another process than the one that started it."""
+    code = (
+        "import pyworkflow; from pyworkflow.project import Manager\n"
+        "pyworkflow.Config.getDomain().getProtocols()\n"
+        f"project = Manager().loadProject({name!r})\n"
+        f"[node] = [each for each in project.getRuns() if type(each).__name__ == 'ProtCryolike{kind}']\n"
+        "project.stopProtocol(node)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    time.sleep(1)

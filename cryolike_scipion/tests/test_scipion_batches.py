@@ -1,0 +1,240 @@
+"""How a run's particles are divided, who gets which GPU, and that no more cores are used than were given.
+
+The engine is a program that notes what it is asked and writes what is asked for, so that these tests take seconds.
+"""
+
+import os
+import re
+import stat
+import threading
+import time
+
+import pytest
+
+from cryolike_scipion.protocols import ProtCryolikeConvertParticles, gpu_pool
+from cryolike_scipion.protocols.batches import Batch, stored_batches
+from cryolike_scipion.protocols.gpu_pool import MASK, GpuPool, pool_of
+from cryolike_scipion.protocols.protocol_batches import progress_line
+
+from .scipion_project import ScipionProject, columns
+from .scipion_sets import make_particles, write_stack
+
+# Stands in for the engine's Python: notes its arguments and time, and copies the particles with their two columns.
+ENGINE = """#!/bin/sh
+# -m cryolike_scipion run --job JOB --device D --threads N
+folder=$(dirname "$5")
+echo "start $(date +%s.%N) $7 $9 gpu=$CUDA_VISIBLE_DEVICES $5" >> "$NOTES"
+sleep 0.3
+test -e "$STOP" && test "$(grep -c start "$NOTES")" -gt 2 && { echo "end $(date +%s.%N)" >> "$NOTES"; exit 3; }
+mkdir -p "$folder/result"
+awk '
+/^data_particles/ { inside = 1 }
+/^_/ && inside { columns = columns + 1; print; if ($1 == "_cryolikeItemId") item = columns; next }
+inside && columns && NF > 1 {
+    if (!added) { added = 1; print "_cryolikeCoefficients #90"; print "_cryolikeCoefficientsHash #91" }
+    print $0, "000001@polar.h5", "hash" $item; next }
+{ print }' "$folder/input_particles.star" > "$folder/result/particles.star.tmp"
+mv "$folder/result/particles.star.tmp" "$folder/result/particles.star"
+echo "end $(date +%s.%N)" >> "$NOTES"
+"""
+
+
+@pytest.fixture(scope="module")
+def project():
+    project = ScipionProject("batches")
+    yield project
+    project.close()
+
+
+@pytest.fixture(scope="module")
+def source(project):
+    make_particles("source.sqlite", [(write_stack("images.mrcs", 23), 23)]).close()
+    return project.import_set(os.path.abspath("source.sqlite"), 1.5)
+
+
+@pytest.fixture()
+def notes(project, monkeypatch, tmp_path):
+    """A program in place of the engine; the file with its notes."""
+    path = os.path.abspath("engine.sh")
+    with open(path, "w") as stream:
+        stream.write(ENGINE)
+    os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CRYOLIKE_PYTHON", path)
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setenv("STOP", str(tmp_path / "stop"))
+    monkeypatch.delenv(MASK, raising=False)
+    return tmp_path / "notes"
+
+
+def starts(notes):
+    """Return the engine's starts: list of (device, threads, gpu, job)."""
+    found = [line.split() for line in notes.read_text().splitlines() if line.startswith("start")]
+    return [(words[2], int(words[3]), words[4][4:], words[5]) for words in found]
+
+
+def most_at_once(notes):
+    """Return how many engines worked at the same time, at most."""
+    events = sorted((float(line.split()[1]), line.startswith("start")) for line in notes.read_text().splitlines())
+    now = most = 0
+    for _, begins in events:
+        now += 1 if begins else -1
+        most = max(most, now)
+    return most
+
+
+def convert(project, source, **values):
+    return project.new(ProtCryolikeConvertParticles, inputParticles=(source, "outputParticles"), **values)
+
+
+def test_one_step_for_a_set_that_is_small(project, source, notes):
+    protocol = project.run(convert(project, source, binThreads=3))
+    assert protocol.isFinished(), project.log(protocol)
+    assert starts(notes) == [("cpu", 3, "", protocol._getExtraPath("job.json"))]
+    assert os.path.exists(protocol._getExtraPath("result", "particles.star"))
+    assert protocol.outputParticles.getSize() == 23
+    assert protocol.outputParticles.isStreamClosed()
+
+
+def test_steps_at_the_same_time_use_the_cores_that_were_given_and_share_the_gpus(project, source, notes):
+    protocol = project.run(
+        convert(project, source, particlesPerStep=4, numberOfThreads=4, binThreads=2, useGpu=True, gpuList="5 7")
+    )
+    assert protocol.isFinished(), project.log(protocol)
+    found = starts(notes)
+    assert len(found) == 6
+    assert {(device, threads) for device, threads, _, _ in found} == {("auto", 2)}
+    assert {gpu for _, _, gpu, _ in found} == {"5", "7"}
+    assert most_at_once(notes) == 2, "three steps at a time, but a GPU works on one"
+    before, after = (columns(each.outputParticles.getFileName()) for each in (source, protocol))
+    for label in ("id", "_filename", "_index"):
+        assert after[label] == before[label]
+    assert after["_cryolike_coefficientsHash"] == [f"hash{number}" for number in before["id"]]
+
+
+def test_a_run_that_is_continued_repeats_no_batch_and_loses_none(project, source, notes, tmp_path):
+    (tmp_path / "stop").touch()
+    protocol = project.run(convert(project, source, particlesPerStep=6))
+    assert protocol.isFailed()
+    assert "The engine ended with status 3" in protocol.getErrorMessage()
+    assert protocol.outputParticles.getSize() == 12, "what was done is in the output"
+    assert protocol.outputParticles.isStreamClosed()
+    assert "12 of 23 particles" in project.log(protocol)
+    (tmp_path / "stop").unlink()
+    before = len(starts(notes))
+    again = project.run(protocol, resume=True)
+    assert again.isFinished(), project.log(again)
+    assert [re.search(r"batches/(\d+)", job).group(1) for _, _, _, job in starts(notes)[before:]] == ["000003", "000004"]
+    assert columns(again.outputParticles.getFileName())["id"] == columns(source.outputParticles.getFileName())["id"]
+    assert len({name for *_, name in project.relations() if name}) == 1
+
+
+def test_other_parameters_begin_anew_but_other_resources_do_not(project, source, notes):
+    protocol = project.run(convert(project, source, particlesPerStep=12))
+    protocol.batchImages.set(7)
+    protocol.binThreads.set(2)
+    project.run(protocol, resume=True)
+    assert len(starts(notes)) == 2
+    protocol.resolution.set(9.0)
+    again = project.run(protocol, resume=True)
+    assert len(starts(notes)) == 4
+    assert again.outputParticles.getSize() == 23
+
+
+def test_images_that_changed_are_worked_on_again(project, source, notes):
+    protocol = project.run(convert(project, source, particlesPerStep=12))
+    batches = stored_batches(protocol._getExtraPath())
+    assert [batch.number for batch in batches] == [1, 2]
+    write_stack("images.mrcs", 23, seed=9)
+    again = project.run(protocol, resume=True)
+    assert len(starts(notes)) == 4
+    assert columns(again.outputParticles.getFileName())["id"] == columns(source.outputParticles.getFileName())["id"]
+
+
+def test_gpus_of_a_pool_are_lent_to_one_step_at_a_time():
+    pool, inside, most = GpuPool([0, 1]), [], []
+    lock = threading.Lock()
+
+    def work():
+        with pool.one() as gpu:
+            with lock:
+                inside.append(gpu)
+                most.append(len(inside))
+                assert len(set(inside)) == len(inside)
+            time.sleep(0.01)
+            with lock:
+                inside.remove(gpu)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 8 and max(most) == 2
+    with pytest.raises(ZeroDivisionError), pool.one():
+        raise ZeroDivisionError
+    assert pool._free.qsize() == 2, "a step that fails gives its GPU back"
+    with GpuPool([]).one() as gpu:
+        assert gpu is None
+
+
+def test_gpus_of_the_form_or_of_the_queue(project, source, monkeypatch):
+    protocol = convert(project, source, useGpu=True, gpuList="0,2-3")
+    assert pool_of(protocol).size == 3
+    protocol.useGpu.set(False)
+    assert pool_of(protocol).size == 0
+    protocol.useGpu.set(True)
+    monkeypatch.setattr(protocol, "useQueueForProtocol", lambda: True)
+    monkeypatch.setenv(MASK, "4,GPU-9a,6,7")
+    pool = pool_of(protocol)
+    assert [pool._free.get() for _ in range(pool.size)] == ["4", "GPU-9a", "6"]
+    monkeypatch.setattr(protocol, "useQueueForSteps", lambda: True)
+    assert pool_of(protocol).size == 0, "the queue masks the GPU of each job"
+    assert gpu_pool.VOID_GPU not in protocol.getGpuList()
+
+
+def test_a_queue_is_asked_for_what_is_used(project, source):
+    protocol = convert(project, source, numberOfThreads=5, binThreads=3, useGpu=True, gpuList="0 1")
+    project._project._setHostConfig(protocol)
+    protocol.setQueueParams(["main", {"QUEUE_FOR_JOBS": "N"}])
+    whole = protocol.getSubmitDict()
+    assert (whole["JOB_CORES"], whole["JOB_THREADS"], whole["GPU_COUNT"]) == (12, 12, 2)
+    protocol.setQueueParams(["main", {"QUEUE_FOR_JOBS": "Y", "JOB_THREADS": "8"}])
+    step = protocol.getSubmitDict()
+    assert (step["JOB_CORES"], step["JOB_THREADS"], step["GPU_COUNT"]) == (3, "8", 1), "the user's own value counts"
+
+
+def test_sizes_of_steps(project, source):
+    protocol = convert(project, source)
+    assert protocol._stepSize(10**6) == 5000
+    protocol.numberOfThreads.set(5)
+    assert protocol._stepSize(10**6) == 5000
+    assert protocol._stepSize(8000) == 500, "four steps each for four that work at the same time"
+    assert protocol._stepSize(300) == 100, "not less than the start of an engine is worth"
+    protocol.particlesPerStep.set(77)
+    assert protocol._stepSize(10**6) == 77
+
+
+def test_progress_in_words():
+    done = {"done": 300, "known": 1200, "before": 100, "seconds": 100.0, "open": False}
+    assert progress_line(done) == "300 of 1200 particles, 2/s, 0:07:30 left"
+    assert progress_line(dict(done, open=True)) == "300 of 1200 particles, 2/s, 0:07:30 left, more may come"
+    assert progress_line(dict(done, done=100)) == "100 of 1200 particles"
+    assert progress_line(dict(done, done=1200)) == "1200 of 1200 particles, 11/s"
+
+
+def test_what_a_stop_may_leave_is_no_finished_batch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    batch = Batch(1, "batches/000001", [1])
+    os.makedirs(batch.folder)
+    batch.signature = "a" * 64
+    batch.set_done()
+    assert not batch.is_done("particles.star"), "the result is missing"
+    os.makedirs(batch.result())
+    open(batch.result("particles.star"), "w").close()
+    assert batch.is_done("particles.star")
+    batch.signature = "b" * 64
+    assert not batch.is_done("particles.star"), "something that decides the result has changed"
+    with open(os.path.join(batch.folder, "done.json"), "w") as stream:
+        stream.write('{"signature": ')
+    assert not batch.is_done("particles.star"), "the file was cut off"
+    assert stored_batches(".") == [], "a batch without its particles does not count"
