@@ -1,0 +1,77 @@
+"""Which structure a whole set of particles prefers, if one structure made them all, and how many particles decide it.
+
+The log evidence of a set is the sum of its particles' integrated log-likelihoods. A single image can dominate such a sum, so
+its error comes from leaving out one particle at a time (jackknife), and what it takes to overturn it is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SetComparison", "compare_over_set"]
+
+_FEW = 3
+
+
+@dataclass(frozen=True)
+class SetComparison:
+    """Log evidence of a set of M particles under each of K structures, against the best one.
+
+    Attributes
+    ----------
+    total : float64 [K]
+        ``Σ_m L[k, m]``, nat, relative to the null.
+    mean : float64 [K]
+        Per particle, nat.
+    best : int
+        Structure of the largest total, from 0.
+    behind : float64 [K]
+        total of the best less this one's, nat.
+    error : float64 [K]
+        Jackknife standard error of `behind`, nat.
+    for_best : int64 [K]
+        Particles that are more likely under the best structure than under this one.
+    deciding : int64 [K]
+        Least number of particles without which this structure would be as good as the best one; 0 for the best.
+    """
+
+    total: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    best: int
+    behind: NDArray[np.float64]
+    error: NDArray[np.float64]
+    for_best: NDArray[np.int64]
+    deciding: NDArray[np.int64]
+
+    @property
+    def fragile(self) -> NDArray[np.bool_]:
+        """Structures, [K], behind by less than two errors, or only because of `_FEW` particles or fewer."""
+        other = np.arange(len(self.total)) != self.best
+        return other & ((self.behind < 2 * self.error) | (self.deciding <= _FEW))
+
+
+def compare_over_set(integrated: NDArray[np.float64]) -> SetComparison:
+    """Compare structures by log-likelihoods [K, M], M > 0."""
+    total = integrated.sum(axis=1)
+    best = int(np.argmax(total))
+    difference = integrated[best] - integrated
+    count = difference.shape[1]
+    behind = difference.sum(axis=1)
+    # Without particle m the sum is less by its own part, so that the jackknife's variance is this in closed form.
+    spread = ((difference - difference.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+    error = np.sqrt(spread * (count - 1) / count)
+    falling = np.cumsum(-np.sort(-difference, axis=1), axis=1)
+    overturned = np.argmax(falling >= behind[:, None] - 1e-9 * np.abs(behind[:, None]), axis=1) + 1
+    deciding = np.where(np.arange(len(total)) == best, 0, overturned)
+    return SetComparison(
+        total=total,
+        mean=total / count,
+        best=best,
+        behind=behind,
+        error=error,
+        for_best=(difference > 0).sum(axis=1),
+        deciding=deciding,
+    )
