@@ -159,7 +159,7 @@ def _pictures(gallery: Mapping[str, np.ndarray]) -> str:
         (
             classes.members(gallery, shown),
             "Of each structure, the average of the particles in its most frequent view and those of highest log-likelihood, "
-            "with their projections below.",
+            "smoothed a little, with their projections below.",
         )
     ]
     for number, kind in enumerate(gallery["example_kind"], start=1):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .poses import on_map, sphere_axis
-from .style import new_figure, plain, show_image
+from .style import new_figure, plain, show_image, smoothed
 
 _GREYS = (0.5, 99.5)
 _DEPTH = 25.0  # nat below the best that the colours span
@@ -24,14 +24,15 @@ def comparison(image, templates, residual, labels, cc, log_likelihood, posterior
     shown = np.sort(np.argsort(-np.asarray(posterior), kind="stable")[:_MOST])
     figure = new_figure(0.4 + 2.35 * len(shown), 7.4)
     figure.suptitle(plain(title, 90), fontsize=10)
+    image, residual = smoothed(image), [smoothed(each) for each in residual]
     limits = np.percentile(image, _GREYS)
     for row, k in enumerate(shown):
         scores = f"cc {cc[k]:.3f}, log-likelihood {log_likelihood[k]:.1f}, probability {posterior[k]:.3f}"
         # Particle and residual share their greys; the template is faint in the noise and has its own.
         panels = (
-            ("particle", image, limits),
+            ("particle, smoothed", image, limits),
             (f"{plain(labels[k], 40)}\n{scores}", templates[k], None),
-            ("residual", residual[k], limits),
+            ("residual, smoothed", residual[k], limits),
         )
         for column, (name, picture, greys) in enumerate(panels):
             show_image(figure.add_subplot(len(shown), 3, 3 * row + column + 1), picture, name, greys)

@@ -1,5 +1,6 @@
 """Colours, figures, legends and labels that all plots share."""
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -7,6 +8,7 @@ COLOURS = ("#2a6f97", "#d1495b", "#66a182", "#edae49", "#7a5195", "#8d6a4f", "#5
 INK = "#222222"
 WIDTH = 5.0
 _MANY = 1000
+_BLUR = 0.12  # of the sampling frequency
 
 
 def new_figure(height=2.9, width=WIDTH):
@@ -64,6 +66,13 @@ def legend(figure, labels):
         ncols=2,
         fontsize=8,
     )
+
+
+def smoothed(image):
+    """Return an image blurred by about a pixel, in which the eye finds a particle sooner."""
+    size = image.shape[0]
+    k2 = np.fft.fftfreq(size)[:, None] ** 2 + np.fft.rfftfreq(size)[None] ** 2
+    return np.fft.irfft2(np.fft.rfft2(image) * np.exp(-k2 / (2 * _BLUR**2)), s=image.shape)
 
 
 def show_image(axis, image, title="", limits=None):

@@ -7,6 +7,7 @@ from .style import COLOURS, colours, legend, new_figure, one_axis, plain
 
 COLUMNS = 10
 _DOTS = 5000
+_FAINTEST = 1e-9
 _GREYS = (0.5, 99.5)
 
 
@@ -91,7 +92,7 @@ def power_spectrum(frequency, power, labels, limit=None):
 def draw_power(axis, frequency, power, tints):
     """Draw :func:`power_spectrum` on an axis whose ticks are resolutions in Å."""
     for curve, colour in zip(power, tints):
-        shown = np.where(np.asarray(curve) > 0, curve, np.nan)
+        shown = np.where(curve > _FAINTEST * np.max(curve), curve, np.nan)  # no more than rounding errors beyond a band limit
         axis.semilogy(frequency[1:], shown[1:], color=colour, lw=1.4)
     last = float(frequency[-1])
     ticks = np.linspace(last / 6, last, 6)

@@ -9,6 +9,40 @@ from pyworkflow.protocol.constants import LEVEL_ADVANCED, LEVEL_NORMAL
 
 from ..parameters import ParameterError, get
 
+# Where an engine parameter's name alone says too little.
+_LABELS = {
+    "amplitude_contrast": "Amplitude contrast",
+    "angular_step": "Angular step of the first views",
+    "assigned_above": "STAR file per structure, from posterior",
+    "atom_model": "Atoms become",
+    "bad_images": "Images that cannot be used",
+    "batch_images": "Images together",
+    "batch_templates": "Views together",
+    "cs": "Also write particles.cs?",
+    "csv": "Also write scores.csv?",
+    "downsample": "Box to reduce to",
+    "invert": "Invert contrast?",
+    "keep": "Scores to keep",
+    "levels": "Finer levels",
+    "local_range": "Range around the input poses",
+    "max_shift": "Largest shift",
+    "memory": "Memory bound",
+    "no_normalise": "Keep grey values as they are?",
+    "pilot": "Particles to learn the contrast from",
+    "posterior_angle": "Angle that counts as one pose",
+    "posterior_shift": "Shift that counts as one pose",
+    "preview": "Projections to look at",
+    "priors": "Prior weights of the structures",
+    "residue_model": "One sphere per residue?",
+    "resolution": "Resolution limit",
+    "scale": "Prior of the contrast",
+    "select": "Atoms to use",
+    "shift_step": "Step of the first shifts",
+    "shifts_x": "Shifts along x",
+    "shifts_y": "Shifts along y",
+    "symmetry": "Point group",
+    "views": "File with views",
+}
 _LISTS = ("strings", "floats")
 _TEXTS = ("str", "strings", "floats")
 
@@ -118,7 +152,7 @@ def _item(parameter, word):
 
 
 def _label(parameter):
-    text = parameter.name.replace("_", " ").capitalize()
+    text = _LABELS.get(parameter.name) or parameter.name.replace("_", " ").capitalize()
     return f"{text} ({parameter.unit})" if parameter.unit else text
 
 

@@ -23,6 +23,7 @@ from .batches import (
     write_json,
 )
 from .gpu_pool import pool_of
+from .particle_input import input_notes, original_star
 from .protocol_base import ProtCryolikeBase, hash_of
 
 # Parameters that say how fast, not what: a run that is continued may change them.
@@ -52,7 +53,6 @@ class ProtCryolikeBatches(ProtCryolikeBase):
 
     def _defineComputing(self, form):
         self._defineGpu(form)
-        form.addSection(label="Steps")
         form.addParam(
             "particlesPerStep",
             IntParam,
@@ -120,6 +120,8 @@ class ProtCryolikeBatches(ProtCryolikeBase):
         if not self._batches:
             raise RuntimeError("The input was closed without a particle that could be used.")
         self._conclude()
+        for line in self._inputNotes():
+            self.info(line)
         self._noteProgress(isOpen=False)
         self._closeOutputSet()
 
@@ -159,6 +161,10 @@ class ProtCryolikeBatches(ProtCryolikeBase):
     def _conclude(self):
         """Called when all batches are done, before the output is closed."""
 
+    def _inputNotes(self):
+        """Return what a user should know of how the particles reached the engine, one line each."""
+        return input_notes(self._names, self._original)
+
     # -------------------------- batches --------------------------
 
     def _prepare(self, source):
@@ -172,6 +178,7 @@ class ProtCryolikeBatches(ProtCryolikeBase):
             forget_batches(self._getExtraPath())
             write_json(state, {"key": self._key})
         self._names = StackNames(self._inputFolder())
+        self._original = original_star(self, self.inputParticles.get())
         self._common = self._writeCommonInput()
         self._batches = {}
         self._assigned = set()
@@ -219,7 +226,7 @@ class ProtCryolikeBatches(ProtCryolikeBase):
         return count >= _LEAST_PARTICLES or time.time() - self._waitingSince >= _LONGEST_WAIT
 
     def _insertBatch(self, source, batch):
-        batch.write(source, self._names, self._key + self._keyOfBatches())
+        batch.write(source, self._names, self._key + self._keyOfBatches(), self._original)
         if not self._appended.isdisjoint(batch.ids) and not batch.is_done(self._resultFile):  # the images have changed
             self._beginAnew()
         self._batches[batch.number] = batch

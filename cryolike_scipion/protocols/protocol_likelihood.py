@@ -38,6 +38,7 @@ _ONLY_POSE = get("likelihood", "keep").choices.index("pose")
 
 _GRID = ("max_shift", "shift_step", "shifts_x", "shifts_y", "angular_step", "levels")
 _MODEL = ("scale", "pilot", "priors", "posterior_angle", "posterior_shift", "keep")
+_OUTPUT = ("assigned_above", "csv", "cs")
 _RESOURCES = ("bad_images", "memory", "precision", "batch_images", "batch_templates")
 
 
@@ -88,7 +89,8 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
         add_image_preparation(form, "likelihood")
         # A single broken image must not stop a set: it keeps its place and gets a status.
         add_parameters(form, "likelihood", ("bad_images",), default="flag")
-        form.addSection(label="Likelihood")
+        form.addSection(label="Model and output")
+        add_parameters(form, "likelihood", _OUTPUT)
         add_parameters(form, "likelihood", _MODEL + tuple(name for name in _RESOURCES if name != "bad_images"))
         self._defineComputing(form)
 
@@ -98,7 +100,7 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
         if self._fromStructures():
             names += ("symmetry",)
             names += ATOM_PARAMETERS if any(not each.is_map for each in self._structures()) else ()
-        return names + ("mask_diameter", "resolution") + IMAGE_PARAMETERS + _MODEL + _RESOURCES
+        return names + ("mask_diameter", "resolution") + IMAGE_PARAMETERS + _OUTPUT + _MODEL + _RESOURCES
 
     # -------------------------- steps --------------------------
 
@@ -117,6 +119,7 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
             structures = self._structures()
             job["structures"] = write_structures(structures, self._inputFolder())
             job["labels"] = [structure.label for structure in structures]
+            job["models"] = "first"  # one structure an object; 'generate templates' makes one of each model
         else:
             templates = self._templates()
             job["structures"] = [item.getFileName() for item in templates]
@@ -135,7 +138,7 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
     def _conclude(self):
         super()._conclude()
         scores = ParticleScores(self._resultPath(OUTPUT_STAR), self.inputParticles.get().getSamplingRate())
-        self.summaryVar.set(self._describeScores(scores))
+        self.summaryVar.set("\n".join([self._describeScores(scores), *self._inputNotes()]))
         count = self._countStructures()
         if count > 1:
             classes = self._createClasses(scores, count)

@@ -2,12 +2,14 @@
 
 from .viewer_likelihood import CryolikeLikelihoodViewer
 from .viewer_particles import CryolikeConvertedParticlesViewer
-from .viewer_table import CryolikeParticlesTable
+
+# Scipion offers viewers in the order of these names, and its own for any set is AMDViewer.
+from .viewer_table import CryolikeParticlesTable as ACryolikeParticlesTable
 from .viewer_templates import CryolikeTemplatesViewer
 
 __all__ = [
+    "ACryolikeParticlesTable",
     "CryolikeConvertedParticlesViewer",
     "CryolikeLikelihoodViewer",
-    "CryolikeParticlesTable",
     "CryolikeTemplatesViewer",
 ]

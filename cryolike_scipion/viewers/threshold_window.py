@@ -41,7 +41,9 @@ class ThresholdWindow(View):
         frame = tk.Frame(self.window, bg=_WHITE)
         frame.pack(side=tk.TOP, fill=tk.BOTH, expand=True)
         self.canvas = embed(self.figure, frame)
-        # The layout is done; redrawing it with every move of the mouse would make the line lag.
+        # Laid out for the window as it is; to do it with every move of the mouse would make the line lag.
+        self.window.update_idletasks()
+        self.canvas.draw()
         self.figure.set_layout_engine("none")
         self._lines = threshold_lines(self._axes, self.threshold)
         for event, action in (

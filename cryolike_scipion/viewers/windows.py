@@ -26,7 +26,7 @@ class FigureWindow(View):
     def __init__(self, title, make, choices=(), parent=None):
         self.title, self.choices = title, list(choices)
         self._make, self._parent = make, parent
-        self.window = None
+        self.window = self.box = self._book = None
         self.figures = {}
 
     def show(self):
@@ -34,7 +34,6 @@ class FigureWindow(View):
         self.window = open_toplevel(self.title, self._parent)
         if len(self.choices) > 1:
             self._addChoice()
-        self._book = None
         self.choose(0)
 
     def _addChoice(self):
@@ -42,7 +41,6 @@ class FigureWindow(View):
         bar.pack(side=tk.TOP, fill=tk.X, padx=8, pady=4)
         tk.Label(bar, text="Structure:", bg=_BACKGROUND).pack(side=tk.LEFT)
         self.box = ttk.Combobox(bar, values=self.choices, state="readonly", width=min(60, max(map(len, self.choices)) + 2))
-        self.box.current(0)
         self.box.bind("<<ComboboxSelected>>", lambda _: self.choose(self.box.current()))
         self.box.pack(side=tk.LEFT, padx=6)
 
@@ -51,6 +49,8 @@ class FigureWindow(View):
         at = self._book.index("current") if self._book is not None else 0
         if self._book is not None:
             self._book.destroy()
+        if self.box is not None:
+            self.box.current(number)
         self.figures = {}
         self._book = ttk.Notebook(self.window)
         self._book.pack(side=tk.TOP, fill=tk.BOTH, expand=True)
