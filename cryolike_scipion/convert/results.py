@@ -104,16 +104,17 @@ def read_templates(path, sources):
     ----------
     path : the engine's ``templates.json``; names in it are relative to its folder.
     sources : list of str
-        The structures' own files, in their order.
+        The structures' own files, in their order. A file with several models has a structure for each.
     """
     entries = _template_entries(path)
-    if len(entries) != len(sources):
-        raise ResultError(f"{path} has {len(entries)} structures in place of {len(sources)}")
+    used = {entry["input"] for entry in entries}
+    if used != set(range(len(sources))):
+        raise ResultError(f"{path} has structures of {len(used)} files in place of {len(sources)}")
     folder = os.path.dirname(path)
-    for entry, source in zip(entries, sources):
+    for entry in entries:
         item = CryolikeTemplates()
         item.setFileName(os.path.join(folder, entry["file"]))
-        item.setStructure(source)
+        item.setStructure(sources[entry["input"]])
         item.setLabel(entry["label"])
         item.setSymmetry(entry["symmetry"])
         item.setViews(entry["views"])

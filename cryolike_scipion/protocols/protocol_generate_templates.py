@@ -19,6 +19,7 @@ from .structure_input import (
 
 _SIZE = ("box", "pixel")
 _VIEWS = ("angular_step", "views")
+_MODELS = ("models",)
 _RESOURCES = ("preview", "precision")
 
 
@@ -61,11 +62,12 @@ class ProtCryolikeGenerateTemplates(ProtCryolikeBase):
         form.addSection(label="Templates")
         add_parameters(form, "templates", ("symmetry",) + _VIEWS + ("resolution",))
         add_atoms(form, "templates")
+        add_parameters(form, "templates", _MODELS)
         add_parameters(form, "templates", _RESOURCES)
         form.addParallelSection(threads=4, mpi=0)
 
     def _parameterNames(self):
-        atoms = ATOM_PARAMETERS if any(not structure.is_map for structure in self._structures()) else ()
+        atoms = ATOM_PARAMETERS + _MODELS if any(not structure.is_map for structure in self._structures()) else ()
         return ("symmetry",) + _VIEWS + ("resolution",) + atoms + _RESOURCES
 
     # -------------------------- steps --------------------------

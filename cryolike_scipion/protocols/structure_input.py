@@ -8,7 +8,7 @@ from ..convert.structures import ATOM_EXTENSIONS, list_structures
 from .batches import file_identity
 from .form import add_parameters
 
-ATOM_PARAMETERS = ("atom_model", "atom_radius", "residue_model", "select")
+ATOM_PARAMETERS = ("atom_model", "atom_radius", "residue_model", "select", "assembly", "no_hydrogens", "waters")
 
 
 def add_structures(section, **options):

@@ -1,5 +1,6 @@
 """Volumes and atomic structures of Scipion, as files for the engine."""
 
+import json
 import os
 
 import mrcfile
@@ -8,6 +9,7 @@ import pytest
 from pwem.objects import AtomStruct, Particle, SetOfAtomStructs, SetOfVolumes, Volume
 
 from cryolike_scipion.convert.locations import user_files
+from cryolike_scipion.convert.results import ResultError, read_templates
 from cryolike_scipion.convert.structures import list_structures, write_structures
 
 from .scipion_sets import write_map
@@ -97,3 +99,19 @@ def test_writing_twice_follows_a_changed_pixel_size():
             assert np.allclose(file.voxel_size.tolist(), pixel)
     with mrcfile.open("a.mrc") as file:
         assert np.allclose(file.voxel_size.tolist(), 2.0)
+
+
+def test_each_model_of_an_ensemble_is_an_item_of_the_template_set(tmp_path):
+    entry = {"symmetry": "C1", "views": 5, "preview": None, "preview_views": []}
+    entries = [
+        {"label": "a model 1", "file": "a1.h5", "input": 0, **entry},
+        {"label": "a model 2", "file": "a2.h5", "input": 0, **entry},
+        {"label": "b", "file": "b.h5", "input": 1, **entry},
+    ]
+    path = tmp_path / "templates.json"
+    path.write_text(json.dumps(entries))
+    items = list(read_templates(str(path), ["a.pdb", "b.mrc"]))
+    assert [item.getLabel() for item in items] == ["a model 1", "a model 2", "b"]
+    assert [item.getStructure() for item in items] == ["a.pdb", "a.pdb", "b.mrc"]
+    with pytest.raises(ResultError, match="structures of 2 files in place of 3"):
+        list(read_templates(str(path), ["a.pdb", "b.mrc", "c.mrc"]))
