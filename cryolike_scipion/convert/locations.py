@@ -35,11 +35,21 @@ class StackNames:
     ----------
     folder : where links and converted stacks go, relative to the project's folder, which is the working
         directory; made when it is first needed.
+
+    Attributes
+    ----------
+    converted : list of str
+        The stacks that were written anew, because the engine does not read their format.
     """
 
     def __init__(self, folder):
         self._folder = folder
         self._names = {}
+        self.converted = []
+
+    def formats(self):
+        """Return the endings of the stacks that were converted, each once."""
+        return sorted({os.path.splitext(stack)[1].lower() for stack in self.converted})
 
     def __call__(self, stack):
         """Return the name of `stack` for the STAR file."""
@@ -58,6 +68,7 @@ class StackNames:
             link(path, name)
         else:
             ImageHandler().convertStack(link_source(path, name), name)
+            self.converted.append(path)
         return name
 
 

@@ -1,7 +1,9 @@
 """A set of particles, written as the STAR file that the engine reads.
 
 The file has RELION's 3.1 layout, an extra column ``cryolikeItemId`` on which the results are joined, and the
-place of each particle's polar coefficients if it has one.  Images stay where they are.
+place of each particle's polar coefficients if it has one.  Images stay where they are.  What the importer dropped comes from
+the original STAR file, where that is known: optics groups, further columns and tables, and the text of every number that
+Scipion did not change.
 """
 
 import itertools
@@ -12,26 +14,22 @@ from pwem.constants import ALIGN_PROJ
 
 from ..constants import COEFFICIENTS, COEFFICIENTS_HASH, ITEM_ID
 from ..objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE, IMAGE_SIGN_ATTRIBUTE
-from .poses import poses_from_transforms
-from .star import number, parse_columns, quoted, write_star
+from .optics import OpticsTable
+from .original_star import SOURCE_IMAGE
+from .poses import poses_from_transforms, same_poses
+from .star import number, quoted, write_star
 
 _BLOCK = 1000
 _POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
-_OPTICS = (
-    "rlnOpticsGroupName",
-    "rlnOpticsGroup",
-    "rlnVoltage",
-    "rlnSphericalAberration",
-    "rlnAmplitudeContrast",
-    "rlnImagePixelSize",
-    "rlnImageSize",
-    "rlnImageDimensionality",
-)
+_CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 # Attributes that a RELION import leaves on a particle and the engine, or RELION after it, can use.
 _CARRIED = ("rlnCtfBfactor", "rlnCtfScalefactor", "rlnRandomSubset", "rlnGroupNumber")
+_PLACE = ("rlnCoordinateX", "rlnCoordinateY")
+# What the set says of a particle, and not its original file.
+PROVIDED = ("rlnImageName", "rlnOpticsGroup", "rlnPhaseShift", "cryolikeImageSign", *_CTF, *_CARRIED, *_POSE)
 
 
-def write_particles(particles, star, names, ids=None):
+def write_particles(particles, star, names, ids=None, original=None):
     """Write the enabled particles of a set.
 
     Parameters
@@ -43,6 +41,8 @@ def write_particles(particles, star, names, ids=None):
         Gives image stacks names that a STAR file can hold.
     ids : set of int
         Write only these particles.
+    original : OriginalStar
+        The file that they were imported from; its `missed` says afterwards which of them it does not have.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def write_particles(particles, star, names, ids=None):
     first = next(enabled, None)
     if first is None:
         raise ValueError("The input set has no enabled particle. Enable some, or choose another set.")
-    writer = _Rows(particles, first, names)
+    writer = _Rows(particles, first, names, original)
     body = star + ".rows.tmp"
     count = 0
     try:
@@ -71,8 +71,8 @@ def write_particles(particles, star, names, ids=None):
                 stream.writelines(" ".join(row) + "\n" for row in writer.rows(block))
                 count += len(block)
         with open(body, encoding="utf-8") as stream:
-            optics = ("optics", _OPTICS, writer.optics_rows())
-            write_star(star, [optics, ("particles", writer.columns, stream)])
+            further = original.tables if original is not None else []
+            write_star(star, [writer.optics.table(), ("particles", writer.columns, stream), *further])
     finally:
         os.remove(body)
     return count
@@ -81,39 +81,51 @@ def write_particles(particles, star, names, ids=None):
 class _Rows:
     """The rows of the particle table and the optics groups met on the way."""
 
-    def __init__(self, particles, first, names):
+    def __init__(self, particles, first, names, original):
         self._names = names
-        self._box = particles.getXDim()
-        self._known = _optics_by_number(particles.getAcquisition())
-        self._groups = {}
+        self._original = original
+        self.optics = OpticsTable(particles, original)
         self._posed = particles.getAlignment() == ALIGN_PROJ
-        self._phase = first.hasCTF() and first.getCTF().hasPhaseShift()
-        self._coefficients = first.hasAttribute(COEFFICIENTS_ATTRIBUTE)
+        self._provided = ["rlnImageName", "rlnOpticsGroup", *_CTF]
+        phase = first.hasCTF() and first.getCTF().hasPhaseShift()
+        self._phase = bool(phase)
         self._carried = [label for label in _CARRIED if first.hasAttribute("_" + label)]
         self._sign = first.hasAttribute(IMAGE_SIGN_ATTRIBUTE)
-        self._micrograph = first.hasCoordinate() and bool(first.getCoordinate().getMicName())
-        self.columns = ["rlnImageName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
-        self.columns += ["rlnPhaseShift"] * bool(self._phase) + self._carried
-        self.columns += ["cryolikeImageSign"] * self._sign + ["rlnMicrographName"] * self._micrograph
+        self._provided += ["rlnPhaseShift"] * self._phase + self._carried + ["cryolikeImageSign"] * self._sign
+        place = original is None and first.hasCoordinate()
+        self._micrograph = place and bool(first.getCoordinate().getMicName())
+        self._place = place and first.getCoordinate().getX() is not None
+        self._coefficients = first.hasAttribute(COEFFICIENTS_ATTRIBUTE)
+        self._others = [] if original is None else original.columns_beside(self._provided + list(_POSE) * self._posed)
+        self.columns = self._provided + ["rlnMicrographName"] * self._micrograph + list(_PLACE) * self._place
+        self.columns += self._others + [SOURCE_IMAGE] * (original is not None)
         self.columns += [COEFFICIENTS, COEFFICIENTS_HASH] * self._coefficients
         self.columns += [ITEM_ID] + list(_POSE) * self._posed
 
     def record(self, item):
-        """Return the texts of one particle, its matrix and its pixel size."""
+        """Return the texts of one particle, its matrix, its pixel size and its row in the original file."""
         if not item.hasCTF():
             raise ValueError(f"Particle {item.getObjId()} has no CTF. Estimate it, or import the particles with it.")
         index, stack = item.getLocation()
+        index = max(index, 1)
+        row = self._original.row(index, stack) if self._original is not None else None
         ctf = item.getCTF()
         pixel = item.getSamplingRate()
-        texts = [f"{max(index, 1):06d}@{self._names(stack)}", str(self._group(item, pixel))]
-        texts += [number(value) for value in ctf.getDefocus()]
+        texts = [f"{index:06d}@{self._names(stack)}", str(self.optics.group(item, pixel, row))]
+        values = list(ctf.getDefocus())
         if self._phase:
-            texts.append(number(ctf.getPhaseShift() or 0.0))
-        texts += [number(item.getAttributeValue("_" + label, 0.0)) for label in self._carried]
+            values.append(ctf.getPhaseShift() or 0.0)
+        values += [item.getAttributeValue("_" + label, 0.0) for label in self._carried]
         if self._sign:
-            texts.append(str(item.getAttributeValue(IMAGE_SIGN_ATTRIBUTE) or 1))
+            values.append(item.getAttributeValue(IMAGE_SIGN_ATTRIBUTE) or 1)
+        texts += [self._text(row, label, value) for label, value in zip(self._provided[2:], values)]
         if self._micrograph:
             texts.append(_one_word(item.getCoordinate().getMicName()))
+        if self._place:
+            texts += [number(value) for value in item.getCoordinate().getPosition()]
+        if self._original is not None:
+            texts += self._original.others(row, self._others)
+            texts.append(quoted(self._original.text(row, "rlnImageName") or "None"))
         if self._coefficients:
             texts += [
                 quoted(item.getAttributeValue(name) or "none") for name in (COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE)
@@ -124,58 +136,25 @@ class _Rows:
             if not item.hasTransform():
                 raise ValueError(f"Particle {item.getObjId()} has no pose, though its set says that it is aligned.")
             matrix = np.array(item.getTransform().getMatrix(), dtype=np.float64)
-        return texts, matrix, pixel
+        return texts, matrix, pixel, row
+
+    def _text(self, row, label, value):
+        return number(value) if row is None else self._original.exact(row, label, value)
 
     def rows(self, block):
         """Yield the complete rows of a block of records."""
         if not self._posed:
-            yield from (texts for texts, _, _ in block)
+            yield from (record[0] for record in block)
             return
-        poses = poses_from_transforms([matrix for _, matrix, _ in block], np.array([pixel for _, _, pixel in block]))
-        for (texts, _, _), pose in zip(block, zip(*poses)):
-            yield texts + [number(value) for value in pose]
-
-    def _group(self, item, pixel):
-        acquisition = item.getAcquisition()
-        label = int(item.getAttributeValue("_rlnOpticsGroup", 1) or 1)
-        name, optics = self._known.get(
-            label,
-            (
-                f"opticsGroup{label}",
-                (
-                    acquisition.getVoltage(),
-                    acquisition.getSphericalAberration(),
-                    acquisition.getAmplitudeContrast(),
-                ),
-            ),
-        )
-        if any(value is None for value in optics + (pixel,)):
-            raise ValueError(
-                f"Particle {item.getObjId()} lacks its voltage, spherical aberration, amplitude contrast "
-                "or pixel size. Import the particles with these values."
-            )
-        return self._groups.setdefault((name,) + optics + (pixel,), len(self._groups) + 1)
-
-    def optics_rows(self):
-        """Return the rows of the optics table."""
-        return [
-            [quoted(key[0]), str(index)] + [number(value) for value in key[1:]] + [str(self._box), "2"]
-            for key, index in self._groups.items()
-        ]
-
-
-def _optics_by_number(acquisition):
-    """Return RELION's optics groups as kept by its import: number to (name, (kV, mm, amplitude contrast))."""
-    text = acquisition.getAttributeValue("opticsGroupInfo")
-    if not text:
-        return {}
-    table = parse_columns(text.splitlines(), "optics", _OPTICS, "the optics groups of the input set")
-    if not all(name in table for name in _OPTICS[:5]):
-        return {}
-    return {
-        int(label): (name, (float(kv), float(cs), float(contrast)))
-        for name, label, kv, cs, contrast in zip(*(table[column] for column in _OPTICS[:5]))
-    }
+        pixels = np.array([pixel for _, _, pixel, _ in block])
+        poses = np.stack(poses_from_transforms([matrix for _, matrix, _, _ in block], pixels), axis=1)
+        given = [self._original.texts(row, _POSE) if row is not None else None for _, _, _, row in block]
+        there = [i for i, texts in enumerate(given) if texts is not None]
+        same = np.zeros(len(block), dtype=bool)
+        if there:
+            same[there] = same_poses(poses[there], np.array([given[i] for i in there], dtype=np.float64), pixels[there])
+        for i, (texts, _, _, _) in enumerate(block):
+            yield texts + (given[i] if same[i] else [number(value) for value in poses[i]])
 
 
 def _one_word(name):

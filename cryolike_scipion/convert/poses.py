@@ -106,3 +106,22 @@ def poses_from_transforms(matrices, pixel):
     forward = np.linalg.inv(matrices)
     rot, tilt, psi = euler_angles(forward[:, :3, :3])
     return rot, tilt, psi, -forward[:, 0, 3] * pixel, -forward[:, 1, 3] * pixel
+
+
+def same_poses(one, other, pixel):
+    """Whether poses are the same but for rounding: rotation matrices to 1e-6, origins to 1e-4 pixels.
+
+    Parameters
+    ----------
+    one, other : ndarray, [M, 5]
+        rot, tilt, psi, origin x and y, in degrees and Å.
+    pixel : ndarray, [M]
+        Å.
+
+    Returns
+    -------
+    ndarray, bool, [M]
+    """
+    turned = np.abs(euler_matrices(*one[:, :3].T) - euler_matrices(*other[:, :3].T)).max(axis=(1, 2))
+    moved = np.abs(one[:, 3:] - other[:, 3:]).max(axis=1) / pixel
+    return (turned < 1e-6) & (moved < 1e-4)

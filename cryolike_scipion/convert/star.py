@@ -42,15 +42,19 @@ def write_star(path, tables):
     Parameters
     ----------
     path : the file.
-    tables : iterable of (name, columns, rows)
+    tables : iterable of (name, columns, rows), or str
         Names without ``data_`` and without the leading underscore; a row is a list of texts, already quoted,
-        or a whole line.
+        or a whole line. A text is a whole table, written as it is.
     """
     temporary = path + ".tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as stream:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write("\n# version 30001\n")
-            for name, columns, rows in tables:
+            for table in tables:
+                if isinstance(table, str):
+                    stream.write("\n" + table)
+                    continue
+                name, columns, rows = table
                 stream.write(f"\ndata_{name}\n\nloop_\n")
                 stream.writelines(f"_{column} #{i + 1}\n" for i, column in enumerate(columns))
                 for row in rows:

@@ -53,7 +53,7 @@ class Batch:
         """Return a file of the result."""
         return os.path.join(self.folder, RESULT_FOLDER, name)
 
-    def write(self, particles, names, key):
+    def write(self, particles, names, key, original=None):
         """Write the STAR file and set the signature.
 
         Parameters
@@ -61,9 +61,11 @@ class Batch:
         particles : the input set.
         names : StackNames
         key : text that decides the result besides the particles.
+        original : OriginalStar
+            The file that the particles were imported from.
         """
         os.makedirs(self.folder, exist_ok=True)
-        write_particles(particles, self.star, names, set(self.ids))
+        write_particles(particles, self.star, names, set(self.ids), original)
         digest = hashlib.sha256(key.encode("ascii"))
         with open(self.star, "rb") as stream:
             digest.update(stream.read())

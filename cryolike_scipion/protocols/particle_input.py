@@ -2,6 +2,8 @@
 
 from pyworkflow.protocol.params import PointerParam
 
+from ..convert.original_star import OriginalStar, find_star
+from ..convert.particles import PROVIDED
 from .form import add_parameters
 
 # Scipion knows the pixel size, the amplitude contrast and where the images are; the form does not ask.
@@ -68,3 +70,36 @@ def particle_errors(particles, mask_diameter, resolution):
             "Give a larger number, or none."
         )
     return errors
+
+
+def original_star(protocol, particles):
+    """Return the file that particles were imported from, as OriginalStar; None, and a line in the log, if there is none."""
+    path = find_star(protocol, particles)
+    try:
+        return OriginalStar(path, PROVIDED) if path else None
+    except (OSError, ValueError) as error:
+        protocol.warning(f"The original STAR file cannot be used: {error}")
+        return None
+
+
+def input_notes(names, original):
+    """Return what a user should know of how the particles reached the engine, one line each.
+
+    Parameters
+    ----------
+    names : StackNames
+    original : OriginalStar, or None.
+    """
+    formats = ", ".join(names.formats())
+    notes = [f"{len(names.converted)} image stacks were converted to MRC ({formats})."] if names.converted else []
+    if original is None:
+        return notes + [
+            "No original STAR file was found: all particles have the optics that Scipion keeps, and values of earlier programs "
+            "that its import dropped are not in particles.star."
+        ]
+    notes.append(f"Optics groups and further columns are from {original.path}.")
+    if original.missed:
+        notes.append(
+            f"{len(original.missed)} images are not in it: these have its first optics group, and 0 in its other columns."
+        )
+    return notes
