@@ -180,6 +180,8 @@ def open_project(name, workflow, queue=None):
         raise WorkflowError(f"the template needs nodes that are not installed: {', '.join(sorted(missing))}")
     from .protocols import ProtCryolikeImportParticles  # after the domain has its plugins
 
+    if queue:
+        queue = _with_defaults(project, *queue)
     project.loadProtocols(jsonStr=workflow)
     for protocol in project.getRuns():
         if queue and _is_ours(protocol) and not isinstance(protocol, ProtCryolikeImportParticles):
@@ -187,6 +189,15 @@ def open_project(name, workflow, queue=None):
             protocol.setQueueParams(queue)
             project.saveProtocol(protocol)
     return project
+
+
+def _with_defaults(project, name, parameters):
+    """Return a queue and its parameters, with those of hosts.conf where none are given."""
+    queues = project.getHostConfig("localhost").getQueueSystem().queues or {}
+    if name not in queues:
+        raise WorkflowError(f"hosts.conf has no queue {name!r}; it has {', '.join(queues) or 'none'}")
+    defaults = {parameter[0]: parameter[1] for parameter in queues[name]}
+    return [name, dict(defaults, **parameters)]
 
 
 def run_project(project, say=print):

@@ -36,9 +36,10 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
+_MEMORY = 8000  # MiB that the node says it has
 _WAIT = 60.0  # seconds, on a machine with other work
 
 
@@ -62,7 +63,7 @@ class Slurm:
         host = socket.gethostname().split(".")[0]
         ports = free_ports(2)
         text = _CONFIG.format(
-            host=host, user=getpass.getuser(), folder=self.folder, controller=ports[0], node=ports[1], cpus=cpus
+            host=host, user=getpass.getuser(), folder=self.folder, controller=ports[0], node=ports[1], cpus=cpus, memory=_MEMORY
         )
         self.config = self.folder / "slurm.conf"
         self.config.write_text(text)

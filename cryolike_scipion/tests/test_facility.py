@@ -86,6 +86,17 @@ class Command:
             self.kill()
         return self._process.returncode
 
+    def shows(self, condition, what, more=lambda: ""):
+        """Wait until a condition holds while the command works."""
+
+        def holds():
+            if condition():
+                return True
+            assert self._process.poll() is None, f"the command ended before {what}\n{self.said}{logs(self.said)}{more()}"
+            return False
+
+        wait_for(holds, what, lambda: self.said + more(), LONGEST)
+
     def kill(self):
         """End it and everything that it started."""
         with contextlib.suppress(ProcessLookupError):
@@ -157,7 +168,7 @@ def test_relion_particles_each_node_a_job_one_of_which_dies(data, slurm):
     environ = {"SCIPION_HOSTS": str(HOSTS), "SLURM_CONF": str(slurm.config)}
     first = Command(*command, **environ)
     runs = project_folder("facility_relion")
-    wait_for(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/result/log.txt"), "likelihood", slurm.logs, LONGEST)
+    first.shows(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/result/log.txt"), "likelihood", slurm.logs)
     (job,) = slurm.jobs("running")
     slurm.says("scancel", str(job))
     assert first.end() == 1
@@ -175,8 +186,8 @@ def test_cryosparc_particles_each_step_a_job_one_of_which_is_cancelled(data, slu
     environ = {"SCIPION_HOSTS": str(HOSTS), "SLURM_CONF": str(slurm.config)}
     first = Command(*command, **environ)
     runs = project_folder("facility_cryosparc")
-    wait_for(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/batches/000001/done.json"), "a batch", slurm.logs, LONGEST)
-    wait_for(lambda: slurm.jobs("running"), "the next batch", slurm.logs, LONGEST)
+    first.shows(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/batches/000001/done.json"), "a batch", slurm.logs)
+    first.shows(lambda: slurm.jobs("running"), "the next batch", slurm.logs)
     slurm.says("scancel", str(slurm.jobs("running")[0]))
     assert first.end() == 1
     assert "The queue's job ended without a result" in first.said, first.said
@@ -229,14 +240,14 @@ def test_particles_that_come_with_a_stop_on_the_way(data, tmp_path):
     started = Command(*command)
     runs = project_folder("facility_streaming")
     try:
-        wait_for(lambda: scored(runs) == 60, "the first particles", lambda: started.said, LONGEST)
-        wait_for(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/result/report.html"), "the report", lambda: started.said)
+        started.shows(lambda: scored(runs) == 60, "the first particles")
+        started.shows(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/result/report.html"), "the report")
         run = node("facility_streaming", "Likelihood")
         assert load_results(run / "extra" / "result").integrated.shape == (2, 60), "the report is current"
         # The node is stopped as the window's button does it, while the import and the conversion go on.
         stop_node("facility_streaming", "Likelihood")
         arrive("part2", rows[60:115])
-        wait_for(lambda: converted(runs) == 115, "the conversion", lambda: started.said, LONGEST)
+        started.shows(lambda: converted(runs) == 115, "the conversion")
         assert scored(runs) == 60
     finally:
         (tmp_path / "stop").touch()
