@@ -20,9 +20,11 @@ def test_the_verbs_are_those_of_the_command_line():
         "particles",
         "likelihood",
         "merge",
+        "ensemble",
         "inspect",
         "report",
         "simulate",
+        "star",
         "run",
     ]
     assert list(SUMMARIES) == list(VERBS)
