@@ -1,6 +1,9 @@
-"""Higher-order aberrations of the optics groups of a STAR file, and what cannot be scored."""
+"""Higher-order aberrations of the particles of a STAR file, and images that cannot be scored."""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,9 +12,12 @@ from numpy.typing import NDArray
 from .aberrations import Aberrations, beam_tilt_coefficients
 from .ctf import wavelength
 from .errors import InputError
-from .particle_table import ABERRATION_LABELS, CORRECTED_LABELS, ParticleTable
+from .particle_table import ABERRATION_LABELS, CORRECTED_LABELS, TOMOGRAPHY_LABELS, ParticleTable
+from .particles import OpticsGroup
 
-__all__ = ["aberrations_of", "refuse_corrected"]
+__all__ = ["aberrations_of", "refuse_corrected", "refuse_tomography", "say_what_is_applied"]
+
+logger = logging.getLogger(__name__)
 
 _MAGNIFICATION = (("rlnMagMat00", 1.0), ("rlnMagMat01", 0.0), ("rlnMagMat10", 0.0), ("rlnMagMat11", 1.0))
 _FARTHEST = 0.5  # a magnification matrix farther from one than this is no calibration but an error
@@ -68,6 +74,34 @@ def _trimmed(coefficients: tuple[float, ...]) -> tuple[float, ...]:
     """Without zeros at the end."""
     last = max((i for i, value in enumerate(coefficients, 1) if value), default=0)
     return tuple(coefficients[:last])
+
+
+def say_what_is_applied(table: ParticleTable, optics: Sequence[OpticsGroup], optics_index: NDArray[np.int64]) -> None:
+    """Log how many particles have aberrations and a distortion that will be corrected."""
+    of = {
+        "antisymmetric aberrations (beam tilt, trefoil, …)": [any(group.aberrations.odd) for group in optics],
+        "symmetric aberrations (tetrafoil, …)": [any(group.aberrations.even) for group in optics],
+        "anisotropic magnification": [group.aberrations.distorts for group in optics],
+    }
+    for what, groups in of.items():
+        count = int(np.count_nonzero(np.array(groups)[optics_index]))
+        if count:
+            logger.info("%s: %s applied to %d of %d particles", table.path, what, count, len(table))
+
+
+def refuse_tomography(table: ParticleTable) -> None:
+    """Refuse subtomograms, whose images are tilt series.
+
+    Raises
+    ------
+    InputError
+        If the file has columns of them.
+    """
+    label = next((label for label in TOMOGRAPHY_LABELS if table.has(label)), None)
+    if label is not None and any(text not in ("0", "") for text in table.shared_texts(label)):
+        raise InputError(
+            f"the particles are subtomograms (the file has {label})", table.path, remedy="Give single-particle images"
+        )
 
 
 def refuse_corrected(table: ParticleTable) -> None:

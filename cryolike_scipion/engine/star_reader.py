@@ -16,7 +16,7 @@ from .mrc_stack import StackError, read_stack_header
 from .particle_table import ParticleTable
 from .particles import OpticsGroup, ParticleDocument, Particles
 from .stack_paths import ROOT_LABEL, ROOT_NUMBER_LABEL, ROOT_TABLE, find_stacks
-from .star_aberrations import aberrations_of, refuse_corrected
+from .star_aberrations import aberrations_of, refuse_corrected, refuse_tomography, say_what_is_applied
 from .star_file import StarFile, read_star
 
 # Two pixel sizes are the same when they differ by less than this fraction: magnification columns are rounded.
@@ -58,6 +58,7 @@ def particles_from_document(
 ) -> Particles:
     """Make :class:`Particles` of a parsed STAR file; parameters and errors as `read_particles`."""
     table = ParticleTable(document)
+    refuse_tomography(table)
     frames, names = _split_image_names(table)
     stacks, stack_index, roots = _stacks(table, names, document.roots, root)
     pixel = _pixel_sizes(table, pixel_size)
@@ -67,6 +68,7 @@ def particles_from_document(
     cs = table.ctf("rlnSphericalAberration", lambda v: v >= 0)
     refuse_corrected(table)
     optics, optics_index = _optics_groups(table, pixel, box, voltage, cs, contrast)
+    say_what_is_applied(table, optics, optics_index)
 
     defocus_u = table.ctf("rlnDefocusU")
     origins = {}
