@@ -1,7 +1,7 @@
 """A Slurm of its own on this machine, for tests: munge, controller and node as the user who runs the tests."""
 
-import getpass
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -39,6 +39,7 @@ KillWait=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
+_USER = pwd.getpwuid(os.getuid()).pw_name
 _MEMORY = 8000  # MiB that the node says it has
 _WAIT = 60.0  # seconds, on a machine with other work
 
@@ -63,7 +64,7 @@ class Slurm:
         host = socket.gethostname().split(".")[0]
         ports = free_ports(2)
         text = _CONFIG.format(
-            host=host, user=getpass.getuser(), folder=self.folder, controller=ports[0], node=ports[1], cpus=cpus, memory=_MEMORY
+            host=host, user=_USER, folder=self.folder, controller=ports[0], node=ports[1], cpus=cpus, memory=_MEMORY
         )
         self.config = self.folder / "slurm.conf"
         self.config.write_text(text)
@@ -114,7 +115,7 @@ class Slurm:
 
     def stop(self):
         """Cancel all jobs and end the daemons."""
-        self.says("scancel", "-f", "-u", getpass.getuser())
+        self.says("scancel", "-f", "-u", _USER)
         for daemon in reversed(self._daemons):
             daemon.send_signal(signal.SIGTERM)
             try:
