@@ -214,8 +214,9 @@ _ATOMS = (
 )
 _PARTICLES = Parameter(
     "particles", "paths", metavar="FILE", required=True,
-    help="Particles: a RELION STAR file (any version), a cryoSPARC .cs file, or the folder of a RELION job "
-         "or of 'cryolike-scipion particles'.")
+    help="Particles: RELION STAR files (any version), cryoSPARC .cs files (the passthrough file of the same job is found "
+         "beside them, or given too), a cryoSPARC result group (.csg), or the folder of a RELION or cryoSPARC job or of "
+         "'cryolike-scipion particles'.")
 _IMAGES = (
     Parameter(
         "root", "path", metavar="DIR",
@@ -292,7 +293,7 @@ _RESTART = Parameter(
 _TEMPLATES = (
     Parameter(
         "structure", "paths", metavar="FILE", required=True,
-        help="Structures: maps (.mrc, .map) or atomic models (.pdb, .cif)."),
+        help="Structures: maps (.mrc, .map) or atomic models (.pdb, .cif), also with .gz."),
     _LABELS,
     Parameter("box", "int", unit="pixel", metavar="N", required=True, minimum=8,
               help="Box of the templates: the particles' box."),
@@ -326,7 +327,7 @@ _LIKELIHOOD = (
     _PARTICLES,
     Parameter(
         "structures", "paths", metavar="FILE", required=True,
-        help="Structures to compare with: maps (.mrc, .map), atomic models (.pdb, .cif), or the folder made "
+        help="Structures to compare with: maps (.mrc, .map), atomic models (.pdb, .cif), also with .gz, or the folder made "
              "by 'cryolike-scipion templates'."),
     _LABELS, _SYMMETRY,
     Parameter(
@@ -387,6 +388,8 @@ _LIKELIHOOD = (
               help="posePosterior is the probability within this angle of the best pose; it grows with it."),
     Parameter("posterior_shift", "float", default=1.0, unit="pixel", metavar="PX", above=0, expert=True,
               help="posePosterior is the probability within this shift of the best pose; it grows with it."),
+    Parameter("best_poses", "int", default=5, unit="poses", metavar="N", minimum=0, maximum=24, expert=True,
+              help="How many distinct poses of each particle and structure to keep in scores.h5, with their probabilities."),
     *_ATOMS,
     Parameter(
         "keep", "choice", default="pose", expert=True,

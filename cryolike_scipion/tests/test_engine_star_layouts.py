@@ -74,7 +74,8 @@ def two_tables(path, particles, version, trailing="", more=()):
     ]
     labels = ["rlnImageName", "rlnOpticsGroup", *COLUMNS, "rlnOriginXAngst", "rlnOriginYAngst"]
     comment = f"\n# version {version}\n\n"
-    groups_text, rows_text = table("optics", [*head, *OPTICS, *extra], optics, trailing), table("particles", labels, rows, trailing)
+    groups_text = table("optics", [*head, *OPTICS, *extra], optics, trailing)
+    rows_text = table("particles", labels, rows, trailing)
     path.write_text(f"{comment}{groups_text}\n{comment}{rows_text}")
     return path
 
