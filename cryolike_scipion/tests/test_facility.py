@@ -182,7 +182,7 @@ def test_relion_particles_each_node_a_job_one_of_which_dies(data, slurm):
 def test_cryosparc_particles_each_step_a_job_one_of_which_is_cancelled(data, slurm):
     cryosparc_set(data)
     command = ["cryolike-cryosparc-maps", "facility_cryosparc", f"particles={data}/J7_particles.cs", f"maps={data}/maps"]
-    command += [*SETTINGS, "batch=50", "--queue", "main", "--queue-steps", "--queue-param", "JOB_MEMORY=1"]
+    command += [*SETTINGS, "batch=60", "--queue", "main", "--queue-steps", "--queue-param", "JOB_MEMORY=1"]
     environ = {"SCIPION_HOSTS": str(HOSTS), "SLURM_CONF": str(slurm.config)}
     first = Command(*command, **environ)
     runs = project_folder("facility_cryosparc")
@@ -195,8 +195,8 @@ def test_cryosparc_particles_each_step_a_job_one_of_which_is_cancelled(data, slu
     Command(*command, **environ).succeeds()
     check_result("facility_cryosparc", data)
     starts = engine_starts(node("facility_cryosparc", "Likelihood"))
-    assert sorted(starts) == ["000001", "000002", "000003"]
-    assert starts["000001"] == 1 and sum(starts.values()) <= 4, "what was done is not repeated"
+    assert sorted(starts) == ["000001", "000002"]
+    assert starts["000001"] == 1 and sum(starts.values()) <= 3, "what was done is not repeated"
     row = engine_inspect(node("facility_cryosparc", "Likelihood"), 110)
     assert row["image"].shape == (BOX, BOX)
 
