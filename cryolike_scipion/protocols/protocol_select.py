@@ -111,13 +111,13 @@ class ProtCryolikeSelect(EMProtocol):
     def _summary(self):
         if not self.isFinished():
             return ["Not run yet."]
-        kept, rejected = (self._size(name) for name in ("outputParticles", "outputRejected"))
+        kept, rejected = (self._countOf(name) for name in ("outputParticles", "outputRejected"))
         return [f"{kept} of {kept + rejected} particles stay: {self._condition()}."]
 
     def _methods(self):
         if not self.isFinished():
             return []
-        kept, rejected = (self._size(name) for name in ("outputParticles", "outputRejected"))
+        kept, rejected = (self._countOf(name) for name in ("outputParticles", "outputRejected"))
         return [f"Of {kept + rejected} particles, the {kept} with {self._condition()} [CryoLike2025] were kept."]
 
     def _citations(self):
@@ -132,7 +132,7 @@ class ProtCryolikeSelect(EMProtocol):
         text = (self.structures.get() or "").strip()
         return set(getListFromRangeString(text)) if text else set()
 
-    def _size(self, name):
+    def _countOf(self, name):
         return getattr(self, name).getSize() if hasattr(self, name) else 0
 
     def _condition(self):

@@ -7,7 +7,7 @@ import sys
 SETTINGS = {"maxShift": 12.0, "resolution": 16.0, "numberOfThreads": 1}
 
 
-def make_project(folder, count, name="cryolike"):
+def make_project(folder, count, name="cryolike", **changed):
     """Simulate particles of two states and run every node on them.
 
     Parameters
@@ -15,6 +15,7 @@ def make_project(folder, count, name="cryolike"):
     folder : where the simulated files go.
     count : number of particles.
     name : of the project.
+    changed : parameters of the likelihood node that differ from SETTINGS.
 
     Returns
     -------
@@ -29,6 +30,7 @@ def make_project(folder, count, name="cryolike"):
 
     from .scipion_project import ScipionProject
 
+    settings = dict(SETTINGS, **changed)
     data = os.path.join(str(folder), "simulated")
     sizes = ["--count", str(count), "--snr", "0.1", "--box", "48", "--pixel", "4"]
     subprocess.run([sys.executable, "-m", "cryolike_scipion", "simulate", *sizes, "--out", data], check=True)
@@ -41,7 +43,7 @@ def make_project(folder, count, name="cryolike"):
             inputParticles=(particles, "outputParticles"),
             inputStructures=[(state, "outputPdb") for state in states],
             preview=60,
-            resolution=SETTINGS["resolution"],
+            resolution=settings["resolution"],
             numberOfThreads=1,
         )
         converted = project.finish(
@@ -51,7 +53,7 @@ def make_project(folder, count, name="cryolike"):
             ProtCryolikeLikelihood,
             inputParticles=(converted, "outputParticles"),
             inputTemplates=(templates, "outputTemplates"),
-            **SETTINGS,
+            **settings,
         )
         return project.path
     finally:

@@ -18,14 +18,16 @@ from cryolike_scipion.convert.poses import euler_matrices, poses_from_transforms
 from cryolike_scipion.convert.star import read_columns
 from cryolike_scipion.objects import SCORE_ATTRIBUTES, SetOfCryolikeTemplates
 from cryolike_scipion.parameters import get
+from cryolike_scipion.plots.scores import SCORES
 from cryolike_scipion.protocols import (
     ProtCryolikeConvertParticles,
     ProtCryolikeGenerateTemplates,
     ProtCryolikeLikelihood,
+    ProtCryolikeSelect,
 )
 from cryolike_scipion.protocols.protocol_likelihood import FROM_STRUCTURES
 from cryolike_scipion.viewers import CryolikeLikelihoodViewer, CryolikeTemplatesViewer
-from cryolike_scipion.viewers.viewer_likelihood import SCORES
+from cryolike_scipion.viewers.viewer_table import CryolikeParticlesTable
 
 from .helpers import shared_data
 from .scipion_project import ScipionProject, columns
@@ -496,25 +498,43 @@ def test_scipion_offers_the_viewers(project, scored, templates):
     assert CryolikeTemplatesViewer in project.viewers_of(templates.outputTemplates)
 
 
-def test_every_score_has_its_histogram(viewer, scored):
-    for number in range(len(SCORES)):
+def figures(view, choice=None):
+    return {name: draw() for name, draw in view.tabs(choice)}
+
+
+def test_every_score_has_its_threshold(viewer, scored):
+    for number, score in enumerate(SCORES):
         viewer.score.set(number)
-        (plotter,) = viewer._showHistogram()
-        axes = plotter.getFigure().axes[0]
-        assert SCORES[number][1] in axes.get_xlabel()
-        assert sum(len(patch.get_xy()) > 0 for patch in axes.patches) >= 1
+        (view,) = viewer._showScore()
+        assert view.score is score and len(view.values) == len(ROWS)
+        stored = columns(scored.outputParticles.getFileName())[score.attribute]
+        assert np.allclose(view.values, stored, rtol=1e-5, atol=1e-5)
+    assert len(view.labels) == 3 and view.best.max() < 3
+
+
+def test_structures_poses_classes_and_densities_are_drawn(viewer):
+    (view,) = viewer._showPopulations()
+    assert list(figures(view)) == ["Shares", "Posteriors", "Differences", "Matrix"]
+    (view,) = viewer._showPoses()
+    assert len(figures(view)["Views"].axes) == 1
+    (view,) = viewer._showClasses()
+    assert len(figures(view)["Averages and best members"].axes) >= 3 * 4
+    (view,) = viewer._showDensities()
+    assert len(view.choices) == 3
+    pictures = [axis.images[0].get_array() for axis in figures(view, view.choices[1])["Slices and projections"].axes]
+    assert [picture.shape for picture in pictures] == [(32, 32)] * 6
+    (view,) = viewer._showAgreement()  # these came without poses
+    assert figures(view)["Agreement with the input poses"].texts
 
 
 def test_a_particle_is_shown_beside_its_templates(viewer, scored):
     item = columns(scored.outputParticles.getFileName())["id"][3]
     viewer.particleId.set(item)
-    (plotter,) = viewer._showParticle()
-    figure = plotter.getFigure()
-    assert len(figure.axes) == 3 * 3
-    particle, template, difference = (axes.images[0].get_array() for axes in figure.axes[:3])
-    assert particle.shape == template.shape == (32, 32)
-    assert np.allclose(difference, particle - template, atol=1e-4 * np.abs(particle).max())
+    (view,) = viewer._showParticle()
+    assert len(figures(view)[f"Particle {item}"].axes) == 3 * 3
     cache = scored._getExtraPath("inspect", f"particle_{item}.npz")
+    found = read_inspection(cache)
+    assert np.allclose(found.residual, found.image - found.templates, atol=1e-4 * np.abs(found.image).max())
     made = os.stat(cache).st_mtime_ns
     viewer._showParticle()
     assert os.stat(cache).st_mtime_ns == made, "the second time needs no engine"
@@ -527,9 +547,44 @@ def test_a_particle_that_is_not_there_is_told(viewer):
 
 
 def test_templates_are_shown(project, templates):
-    shown = project.viewer(CryolikeTemplatesViewer, templates)._visualize(templates.outputTemplates)
-    assert len(shown) == 3
-    assert len(shown[0].getFigure().axes) == 30
+    (view,) = project.viewer(CryolikeTemplatesViewer, templates)._visualize(templates.outputTemplates)
+    assert len(view.choices) == 3
+    drawn = figures(view, view.choices[2])
+    assert len(drawn["Projections"].axes[0].images) == 30
+    assert len(drawn["Density"].axes) == 6
+    assert len(drawn["Power spectra"].axes[0].lines) == 3
+
+
+def test_the_table_names_our_columns_and_is_the_first_viewer(project, scored, imported):
+    particles = scored.outputParticles
+    assert project.viewers_of(particles)[0] is CryolikeParticlesTable
+    assert CryolikeParticlesTable not in project.viewers_of(imported.outputParticles)
+    (view,) = project.viewer(CryolikeParticlesTable, scored)._visualize(particles)
+    visible, order, rendered = (text.split() for text in view.getVisibleAndOrderLabels())
+    assert {attribute for attribute, _ in SCORE_ATTRIBUTES.values()} <= set(visible) == set(order)
+    assert rendered == ["_filename"] and set(visible) - {"id", "enabled"} <= set(columns(particles.getFileName()))
+
+
+def test_both_halves_of_a_selection(project, scored):
+    table = columns(scored.outputParticles.getFileName())
+    values, best = np.array(table["_cryolike_logLikelihood"]), np.array(table["_cryolike_bestStructure"])
+    threshold = float(np.median(values))
+    select = project.finish(
+        ProtCryolikeSelect, inputParticles=(scored, "outputParticles"), score=0, threshold=threshold, structures="1-2"
+    )
+    wanted = (values >= threshold) & (best <= 2)
+    kept, rejected = (columns(getattr(select, name).getFileName()) for name in ("outputParticles", "outputRejected"))
+    assert kept["id"] == list(np.array(table["id"])[wanted]) and rejected["id"] == list(np.array(table["id"])[~wanted])
+    assert kept["_cryolike_logLikelihood"] == list(values[wanted])
+    assert select.outputParticles.hasAlignmentProj() and f"{wanted.sum()} of {len(ROWS)}" in select._summary()[0]
+
+
+def test_a_selection_needs_scores_and_numbers(project, scored, imported):
+    plain = project.new(ProtCryolikeSelect, inputParticles=(imported, "outputParticles"), threshold=1.0)
+    assert "no likelihood scores" in plain._validate()[0]
+    wrong = project.new(ProtCryolikeSelect, inputParticles=(scored, "outputParticles"), threshold=1.0, structures="one")
+    assert "'one' is no list" in wrong._validate()[0]
+    assert "Give a threshold" in project.new(ProtCryolikeSelect, inputParticles=(scored, "outputParticles"))._validate()[0]
 
 
 def test_results_survive_a_move_of_the_project(project, imported, scored, data):

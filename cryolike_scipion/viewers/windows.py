@@ -29,6 +29,10 @@ class FigureWindow(View):
         self.window = self.box = self._book = None
         self.figures = {}
 
+    def tabs(self, choice=None):
+        """Return (name, callable that draws the figure) of every tab, of the first choice if none is given."""
+        return self._make(choice if choice is not None or not self.choices else self.choices[0])
+
     def show(self):
         """Open the window."""
         self.window = open_toplevel(self.title, self._parent)
@@ -55,7 +59,7 @@ class FigureWindow(View):
         self._book = ttk.Notebook(self.window)
         self._book.pack(side=tk.TOP, fill=tk.BOTH, expand=True)
         self._pending = {}
-        for name, draw in self._make(self.choices[number] if self.choices else None):
+        for name, draw in self.tabs(self.choices[number] if self.choices else None):
             frame = tk.Frame(self._book, bg=_BACKGROUND)
             self._book.add(frame, text=name)
             self._pending[str(frame)] = (name, draw, frame)
