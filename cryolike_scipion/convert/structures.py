@@ -19,7 +19,7 @@ from pwem.objects import AtomStruct, SetOfAtomStructs, SetOfVolumes, Volume
 from .locations import file_of, link, link_source
 
 MAP_EXTENSIONS = (".mrc", ".map")
-ATOM_EXTENSIONS = (".pdb", ".ent", ".cif", ".mmcif")
+ATOM_EXTENSIONS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz")
 _PIXEL_TOLERANCE = 1e-4
 
 
@@ -126,7 +126,7 @@ def write_structures(structures, folder):
 def _write(structure, stem):
     extension = os.path.splitext(structure.source)[1].lower()
     if not structure.is_map:
-        name = stem + extension
+        name = stem + atom_extension(structure.source)
         link(structure.source, name)
         return name
     name = stem + ".mrc"
@@ -145,6 +145,12 @@ def _write(structure, stem):
         _set_pixel(temporary, structure.pixel)
         os.replace(temporary, name)
     return name
+
+
+def atom_extension(path):
+    """Return the ending of an atomic structure's name in lower case, with that of its packing: ``.cif.gz``."""
+    stem, ending = os.path.splitext(path.lower())
+    return os.path.splitext(stem)[1] + ending if ending == ".gz" else ending
 
 
 def _same_pixel(path, pixel):

@@ -11,6 +11,7 @@ import numpy as np
 
 from .cryosparc_reader import VERSION_COMMENT
 from .errors import InputError
+from .particle_table import ABERRATION_LABELS
 from .particles import OpticsGroup, ParticleDocument, Particles
 from .stack_paths import ROOT_NUMBER_LABEL, ROOT_TABLE
 from .star_file import StarFile, StarTable, loop_lines, quote, split_row, unquote
@@ -30,6 +31,8 @@ _OPTICS_DEFAULTS = {
     "rlnImageDimensionality": "2",
     "rlnBeamTiltX": "0",
     "rlnBeamTiltY": "0",
+    "rlnOddZernike": "[0,0,0,0,0,0]",
+    "rlnEvenZernike": "[0,0,0,0,0,0,0,0,0]",
     "rlnMagMat00": "1",
     "rlnMagMat01": "0",
     "rlnMagMat10": "0",
@@ -121,7 +124,9 @@ def _one_table(particles: Particles) -> Layout:
     document = particles.document
     star, table = document.star, document.particles
     labels, rows = _with_optics_columns(particles, 0)
-    optics = loop_lines("optics", _OPTICS, _optics_rows(particles))
+    shared = _aberration_columns(particles, 0)
+    groups = [" ".join([row, *(texts[g] for texts in shared.values())]) for g, row in enumerate(_optics_rows(particles))]
+    optics = loop_lines("optics", [*_OPTICS, *shared], groups)
     before = [
         *_lines(star, 0, table.first_line),
         VERSION_COMMENT,
@@ -238,6 +243,17 @@ def _optics_rows(particles: Particles) -> list[str]:
     ]
 
 
+def _aberration_columns(particles: Particles, source: int) -> dict[str, list[str]]:
+    """Aberrations that a one-table source has in its rows, a text for each optics group: newer RELIONs ignore those in rows."""
+    table = particles.documents[source].particles
+    found = table.columns(ABERRATION_LABELS, particles.sources[source])
+    mine = np.flatnonzero(particles.source_index == source)
+    groups, first = np.unique(particles.optics_index[mine], return_index=True)
+    row = dict(zip(groups.tolist(), (particles.row[mine[first]] - 1).tolist()))
+    count = range(len(particles.optics))
+    return {label: [texts[row[g]] if g in row else _OPTICS_DEFAULTS[label] for g in count] for label, texts in found.items()}
+
+
 def _joined_optics(particles: Particles) -> tuple[list[str], list[str], list[dict[str, str]]]:
     """One optics table for several sources: labels, rows, and each source's old and new group numbers."""
     own = [_optics_of(particles, s) for s in range(len(particles.documents))]
@@ -281,7 +297,8 @@ def _optics_of(particles: Particles, source: int) -> dict[str, list[str]]:
     if document.optics is None:
         used = np.unique(particles.optics_index[mine])
         rows = [split_row(_optics_rows(particles)[i]) for i in used]
-        return {label: [unquote(row[i]) for row in rows] for i, label in enumerate(_OPTICS)}
+        columns = {label: [unquote(row[i]) for row in rows] for i, label in enumerate(_OPTICS)}
+        return columns | {label: [texts[g] for g in used] for label, texts in _aberration_columns(particles, source).items()}
     columns = document.optics.columns(document.optics.labels, document.star.path)
     groups = columns.setdefault("rlnOpticsGroup", [str(n) for n in range(1, len(document.optics.rows) + 1)])
     missing = {label: text for label, text in _MISSING.items() if label not in (*columns, *document.particles.labels)}

@@ -4,7 +4,7 @@ import os
 
 from pyworkflow.protocol.params import MultiPointerParam
 
-from ..convert.structures import ATOM_EXTENSIONS, list_structures
+from ..convert.structures import ATOM_EXTENSIONS, atom_extension, list_structures
 from .batches import file_identity
 from .form import add_parameters
 
@@ -53,7 +53,6 @@ def structure_errors(structures, symmetries):
         return ["There is no input structure. Choose at least one volume or atomic structure."]
     errors = []
     for structure in structures:
-        extension = os.path.splitext(structure.source)[1].lower()
         if not os.path.exists(structure.source):
             errors.append(f"The file of structure '{structure.label}' is missing: {structure.source}. Import it again.")
         elif structure.is_map and structure.pixel <= 0:
@@ -64,7 +63,7 @@ def structure_errors(structures, symmetries):
                     structure.label, " x ".join(str(n) for n in structure.shape)
                 )
             )
-        elif not structure.is_map and extension not in ATOM_EXTENSIONS:
+        elif not structure.is_map and atom_extension(structure.source) not in ATOM_EXTENSIONS:
             errors.append(f"Structure '{structure.label}' is neither PDB nor mmCIF: {structure.source}.")
     if len(symmetries) not in (0, 1, len(structures)):
         errors.append(

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cryolike_scipion.engine.errors import InputError
+from cryolike_scipion.engine.particle_star import write_particles
 from cryolike_scipion.engine.particles import read_particles
 
 from .helpers import program
@@ -159,3 +160,34 @@ def test_subtomograms_are_refused(tmp_path, label):
     star = two_tables(tmp_path / "p.star", particles, 50001, more=[(label, "1")])
     with pytest.raises(InputError, match=f"subtomograms \\(the file has {label}\\)"):
         read_particles([star])
+
+
+def test_beam_tilt_of_an_old_file_goes_to_the_optics_table_that_newer_relions_read(tmp_path):
+    groups = [(1.06, 300.0, 2.7, 0.1, 0.25, -0.1), (1.06, 300.0, 2.7, 0.1, 0.0, 0.0), (1.06, 200.0, 1.4, 0.07, 0.0, 0.5)]
+    particles = groups, [1, 0, 2, 0], [[1.0] * 11] * 4
+    write_stack(tmp_path / "images.mrcs", random_images(4, BOX))
+    old = read_particles([one_table(tmp_path / "old.star", particles, ("rlnPixelSize",))])
+    for name, some in (("all", old), ("few", old.take([0, 3]))):
+        path = tmp_path / f"{name}.star"
+        write_particles(path, some, {})
+        for label in ("rlnBeamTiltX", "rlnBeamTiltY"):  # what RELION 3.1 looks at is the optics table alone
+            text = path.read_text()
+            place = text.index("data_particles")
+            assert f"_{label} " in text[:place]
+            path.write_text(text[:place] + text[place:].replace(f"_{label} ", f"_was{label} "))
+        assert_same(read_particles([path]), some)
+    newer = two_tables(tmp_path / "new.star", ([groups[1]], [0], [[1.0] * 11]), 30001)
+    both = read_particles([tmp_path / "old.star", newer])
+    write_particles(tmp_path / "both.star", both, {})
+    assert_same(read_particles([tmp_path / "both.star"]), both)
+
+
+def test_files_with_and_without_zernike_columns_become_one(tmp_path):
+    write_stack(tmp_path / "images.mrcs", random_images(2, BOX))
+    particles = [(1.06, 300.0, 2.7, 0.1, 0.0, 0.0)], [0], [[1.0] * 11]
+    zernike = [("rlnOddZernike", "[0,0,0.5]"), ("rlnEvenZernike", "[0.1]"), ("rlnMagMat00", 1.01)]
+    files = [two_tables(tmp_path / "a.star", particles, 30001), two_tables(tmp_path / "b.star", particles, 30001, more=zernike)]
+    write_particles(tmp_path / "c.star", read_particles(files), {})
+    optics = read_particles([tmp_path / "c.star"]).optics
+    assert [group.aberrations.odd for group in optics] == [(), (0.0, 0.0, 0.5)]
+    assert [group.aberrations.magnification[0] for group in optics] == [1.0, 1.01]

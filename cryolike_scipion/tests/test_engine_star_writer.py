@@ -254,8 +254,8 @@ def test_several_files_become_one(tmp_path):
 
 def test_optics_tables_that_do_not_fit_together(tmp_path):
     first, second = write_set(tmp_path / "a"), write_set(tmp_path / "b")
-    second.write_text(second.read_text().replace("_rlnImageDimensionality", "_rlnOddZernike"))
-    with pytest.raises(InputError, match="the optics table lacks rlnOddZernike"):
+    second.write_text(second.read_text().replace("_rlnImageDimensionality", "_rlnMtfFileName"))
+    with pytest.raises(InputError, match="the optics table lacks rlnMtfFileName"):
         write_particles(tmp_path / "c.star", read_particles([first, second]), {})
     assert not (tmp_path / "c.star").exists()
 

@@ -11,6 +11,7 @@ from pwem.objects import AtomStruct, Particle, SetOfAtomStructs, SetOfVolumes, V
 from cryolike_scipion.convert.locations import user_files
 from cryolike_scipion.convert.results import ResultError, read_templates
 from cryolike_scipion.convert.structures import list_structures, write_structures
+from cryolike_scipion.protocols.structure_input import structure_errors
 
 from .scipion_sets import write_map
 
@@ -115,3 +116,11 @@ def test_each_model_of_an_ensemble_is_an_item_of_the_template_set(tmp_path):
     assert [item.getStructure() for item in items] == ["a.pdb", "a.pdb", "b.mrc"]
     with pytest.raises(ResultError, match="structures of 2 files in place of 3"):
         list(read_templates(str(path), ["a.pdb", "b.mrc", "c.mrc"]))
+
+
+@pytest.mark.parametrize("name", ["model.CIF.gz", "model.pdb", "model.pdb.GZ"])
+def test_a_packed_atomic_structure_keeps_both_endings(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    structures = list_structures([AtomStruct(filename=name)])
+    assert write_structures(structures, "in") == ["in/structure001" + name[len("model") :].lower()]
+    assert structure_errors(structures, []) == []
