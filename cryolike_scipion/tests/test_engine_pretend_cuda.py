@@ -32,7 +32,16 @@ def gpu(monkeypatch):
 def particles(tmp_path_factory):
     folder = tmp_path_factory.mktemp("set")
     maps = small_sets.write_maps(folder)
-    return maps, small_sets.simulate(folder / "particles", maps, astigmatism=800.0)
+    made = small_sets.simulate(folder / "particles", maps, astigmatism=800.0)
+    text = (made / "truth.star").read_text()
+    for row in [line for line in text.splitlines() if line.startswith("1 ")][:1]:
+        text = text.replace(row, f"{row} 2.0 [0,0,90] [0,0,0,0,800] 1.02", 1)
+    last = "_rlnAmplitudeContrast #8\n"
+    assert last in text
+    labels = ("rlnBeamTiltX", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat00")
+    text = text.replace(last, last + "".join(f"_{label} #{i}\n" for i, label in enumerate(labels, 9)))
+    (made / "aberrated.star").write_text(text)
+    return maps, made
 
 
 @pytest.mark.parametrize(
@@ -44,8 +53,9 @@ def particles(tmp_path_factory):
         ("particles.star", {"search": "hierarchical", "levels": 1}),
         ("truth.star", {"search": "local", "levels": 1}),
         ("truth.star", {"search": "fixed"}),
+        ("aberrated.star", {"search": "fixed"}),
     ],
-    ids=["exhaustive", "double", "free and masked", "hierarchical", "local", "fixed"],
+    ids=["exhaustive", "double", "free and masked", "hierarchical", "local", "fixed", "aberrations"],
 )
 def test_a_run_keeps_its_tensors_on_the_gpu(particles, gpu, tmp_path, monkeypatch, star, options):
     maps, folder = particles
