@@ -33,7 +33,7 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
 
     def _beforeBatches(self, ids, isOpen):
         self._merging = threading.Lock()
-        self._nextMerge = 0.0
+        self._nextMerge = 0.0 if isOpen else time.time() + _LEAST_PAUSE  # who waits for particles looks sooner
         pilot = self._formValues().get("pilot", 1)
         if isOpen and len(ids) < _BEFORE_LEARNING * pilot:
             return None
