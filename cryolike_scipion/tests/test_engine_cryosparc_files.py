@@ -12,11 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from cryolike_scipion.engine.conversion import convert
 from cryolike_scipion.engine.cryosparc_files import job_file
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.image_stacks import read_images
+from cryolike_scipion.engine.likelihood_setup import prepare_run
 from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.rotations import matrix_from_euler
+from cryolike_scipion.parameters import complete
 
 from .helpers import shared_data
 from .particle_files import cryosparc_array, random_images, write_cryosparc, write_stack
@@ -289,3 +292,14 @@ def test_exported_stacks_may_be_packed(tmp_path):
     particles = read_particles([write_cryosparc(tmp_path / "p.cs", cryosparc_array(3))])
     found, status, _ = read_images(particles, [2, 0])
     assert not status.any() and np.array_equal(found, random_images(3)[[2, 0]])
+
+
+def test_real_dark_particles_become_the_same_coefficients_from_both_files():
+    folder, maps = shared_data("ribosome_real"), shared_data("two_state")
+    found = []
+    for name, invert in (("empiar_10076_7.cs", False), ("empiar_10076_7.star", True)):
+        given = {"particles": [str(folder / name)], "structures": [str(maps / "50S_state_D.mrc")], "invert": invert, "out": "x"}
+        setup = prepare_run(complete("likelihood", given | {"search": "exhaustive", "angular_step": 30.0, "levels": 0}), "cpu")
+        images = convert(setup.particles, np.arange(7), setup.settings, setup.rule, "stop").images
+        found.append(images.matched.numpy())
+    np.testing.assert_allclose(found[0], found[1], atol=2e-4 * np.abs(found[1]).max())
