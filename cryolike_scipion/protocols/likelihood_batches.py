@@ -35,7 +35,7 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
         self._merging = threading.Lock()
         self._nextMerge = 0.0 if isOpen else time.time() + _LEAST_PAUSE  # who waits for particles looks sooner
         pilot = self._formValues().get("pilot", 1)
-        if isOpen and len(ids) < _BEFORE_LEARNING * pilot:
+        if isOpen and len(ids) < self._neededToBegin():
             return None
         folder = self._getExtraPath("scale")
         spacing = max(1, len(ids) // (_PILOT_SPARES * pilot))
@@ -48,6 +48,9 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
         self._pilot = Batch(0, folder, known["ids"])
         self._pilot.write(self._openInput(), self._names, self._key, self._original)
         return [self._insertFunctionStep(self.learnStep, self._pilot.signature, prerequisites=[], needsGPU=False)]
+
+    def _neededToBegin(self):
+        return _BEFORE_LEARNING * self._formValues().get("pilot", 1)
 
     def learnStep(self, signature):
         """Learn the contrast prior that all batches share."""

@@ -200,6 +200,7 @@ class ProtCryolikeBatches(ProtCryolikeBase):
             self._single = not self._stored and not isOpen and len(ids) <= self._stepSize(len(ids))
             self._ready = [] if self._single else self._beforeBatches(ids, isOpen) if ids else None
             if self._ready is None:
+                self._noteProgress(isOpen, here=len(ids))
                 return
             for batch in self._stored:
                 self._insertBatch(source, batch)
@@ -340,8 +341,12 @@ class ProtCryolikeBatches(ProtCryolikeBase):
 
     # -------------------------- info --------------------------
 
-    def _noteProgress(self, isOpen=None):
-        """Write how far the run is, for its log and its summary."""
+    def _neededToBegin(self):
+        """Return how many particles are waited for before the first batch."""
+        return 1
+
+    def _noteProgress(self, isOpen=None, here=None):
+        """Write how far the run is, for its log and its summary; before the first batch `here` says how many have come."""
         path = self._getExtraPath(_PROGRESS)
         if isOpen is None:
             isOpen = (read_json(path) or {}).get("open", False)
@@ -352,9 +357,11 @@ class ProtCryolikeBatches(ProtCryolikeBase):
             "before": self._before,
             "seconds": time.time() - self._began,
         }
+        if here is not None:
+            progress.update(here=here, needed=self._neededToBegin())
         old = read_json(path) or {}
         write_json(path, progress)
-        if progress["done"] != old.get("done"):
+        if (progress["done"], progress.get("here")) != (old.get("done"), old.get("here")):
             self.info(progress_line(progress))
 
     def _progress(self):
@@ -367,6 +374,8 @@ class ProtCryolikeBatches(ProtCryolikeBase):
 
 def progress_line(progress):
     """Return how far a run is as one line, with rate and time left where they are known."""
+    if "needed" in progress:
+        return f"{progress['here']} particles have come; the run begins with {progress['needed']}"
     fresh = progress["done"] - progress["before"]
     parts = [f"{progress['done']} of {progress['known']} particles"]
     if fresh > 0 and progress["seconds"] > 0:

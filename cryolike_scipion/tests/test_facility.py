@@ -235,7 +235,7 @@ def test_particles_that_come_with_a_stop_on_the_way(data, tmp_path):
         os.replace(str(tmp_path / "part.tmp"), str(tmp_path / f"{name}.star"))
 
     command = ["cryolike-streaming", "facility_streaming", f"particles={tmp_path}/*.star", f"stop={tmp_path}/stop"]
-    command += ["complete=0.5", f"maps={data}/maps", *SETTINGS]
+    command += ["complete=0.5", "pilot=15", f"maps={data}/maps", *SETTINGS]
     arrive("part1", rows[:60])
     started = Command(*command)
     runs = project_folder("facility_streaming")

@@ -219,6 +219,8 @@ def test_progress_in_words():
     assert progress_line(done) == "300 of 1200 particles, 2/s, 0:07:30 left"
     assert progress_line(dict(done, open=True)) == "300 of 1200 particles, 2/s, 0:07:30 left, more may come"
     assert progress_line(dict(done, done=100)) == "100 of 1200 particles"
+    waiting = dict(done, done=0, open=True, here=12, needed=300)
+    assert progress_line(waiting) == "12 particles have come; the run begins with 300"
     assert progress_line(dict(done, done=1200)) == "1200 of 1200 particles, 11/s"
 
 
