@@ -56,10 +56,22 @@ def slurm(tmp_path_factory):
     running.stop()
 
 
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    """After a test that failed, end what it started."""
+    yield
+    for command in Command.started:
+        command.kill()
+    Command.started.clear()
+
+
 class Command:
     """The documented command for a template, started; its output is read as it comes."""
 
+    started = []
+
     def __init__(self, *words, **environ):
+        self.started.append(self)
         environ = dict(os.environ, SCIPION_STEPS_CHECK_SEC="1", PYTHONUNBUFFERED="1", **environ)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cryolike_scipion.workflow", *words],
@@ -74,8 +86,9 @@ class Command:
         self._reader.start()
 
     def _read(self):
-        for line in self._process.stdout:
-            self.said += line.decode(errors="replace")
+        with self._process.stdout:
+            for line in self._process.stdout:
+                self.said += line.decode(errors="replace")
 
     def end(self):
         """Wait for the end; return the exit status."""
