@@ -13,7 +13,7 @@ from .cryosparc_reader import VERSION_COMMENT
 from .errors import InputError
 from .particle_table import ABERRATION_LABELS
 from .particles import OpticsGroup, ParticleDocument, Particles
-from .stack_paths import ROOT_NUMBER_LABEL, ROOT_TABLE
+from .stack_paths import ROOT_NUMBER_LABEL, ROOT_TABLE, file_part
 from .star_file import StarFile, StarTable, loop_lines, quote, split_row, unquote
 
 _OPTICS = (
@@ -182,7 +182,7 @@ def _root_numbers(particles: Particles, roots: Sequence[Path]) -> list[int]:
     known: dict[tuple[int, str], int] = {}
     numbers = []
     for stack, image in zip(particles.stack_index.tolist(), particles.image_names()):
-        name = image.partition("@")[2] or image
+        name = file_part(image.partition("@")[2] or image)
         if (stack, name) not in known:
             paths = [root / name for root in roots]
             path = particles.stacks[stack]

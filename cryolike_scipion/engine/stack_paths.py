@@ -12,6 +12,12 @@ ROOT_LABEL = "cryolikeImageRoot"
 ROOT_NUMBER_LABEL = "cryolikeImageRootNumber"
 
 
+def file_part(name: str) -> str:
+    """A stack's name without the format that RELION allows behind it, as in ``particles.mrc:mrcs``."""
+    stem, colon, kind = name.rpartition(":")
+    return stem if colon and kind in ("mrc", "mrcs", "st") else name
+
+
 def find_stacks(
     names: Iterable[str],
     source: str | os.PathLike[str],
@@ -50,11 +56,12 @@ def find_stacks(
     found: dict[str, Path] = {}
     used: dict[Path, None] = {}
     for name in names:
-        if os.path.isabs(name):
-            found[name] = Path(name)
+        file = file_part(name)
+        if os.path.isabs(file):
+            found[name] = Path(file)
             continue
-        base = next((b for b in bases if (b / name).is_file()), None)
-        found[name] = (base or missing_base) / name
+        base = next((b for b in bases if (b / file).is_file()), None)
+        found[name] = (base or missing_base) / file
         if base is not None:
             used[base] = None
     return found, tuple(used)

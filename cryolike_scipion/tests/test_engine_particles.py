@@ -208,6 +208,15 @@ def test_where_stacks_are_looked_for(tmp_path, monkeypatch, place):
     assert particles.image_names() == ["1@Extract/a b.mrcs"]
 
 
+def test_a_format_behind_the_name_is_not_part_of_it(tmp_path):
+    names = ["1@images.mrcs:mrcs", "2@images.mrcs", "1@odd:name.mrcs"]
+    star = write_set(tmp_path, rows=[f"{name} 1 10000 9000 0" for name in names])
+    write_stack(tmp_path / "odd:name.mrcs", random_images(1))
+    particles = read_particles(star)
+    assert [particles.stacks[i].name for i in particles.stack_index] == ["images.mrcs", "images.mrcs", "odd:name.mrcs"]
+    assert particles.image_names() == names
+
+
 def test_the_root_that_was_given_goes_first(tmp_path):
     star = write_set(tmp_path / "a")
     write_stack(tmp_path / "b" / "images.mrcs", random_images(4))
