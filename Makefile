@@ -1,6 +1,7 @@
 # make demo                 a small project from nothing, or DATA=folder-or-star for your own particles
 # make test                 all tests     (TESTS=… for some, CRYOLIKE_REQUIRE_ALL=1: a skipped test fails)
 # make bench                every speed table as Markdown (BENCH_OPTIONS=--full: the published settings, hours)
+# make screenshots          the pictures of docs/, from a Scipion window on a screen that nobody sees
 # make lint | clean
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -12,7 +13,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' cryolike_scipion/constants.py)
 
-.PHONY: demo test lint bench clean environment
+.PHONY: demo test lint bench screenshots clean environment
 
 environment: $(VENV)/.ready
 
@@ -35,6 +36,9 @@ lint: environment
 
 bench: environment
 	$(BIN)/python benchmarks/all.py $(BENCH_OPTIONS)
+
+screenshots: environment
+	OMP_NUM_THREADS=1 $(BIN)/python tools/screenshots.py
 
 clean:
 	rm -rf $(DEMO_OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -412,7 +412,7 @@ _MERGE = (
     *_EXPORTS, _OUT)
 
 _RUN_DIR = Parameter("run", "path", metavar="OUT_DIR", required=True, positional=True,
-                     help="Output folder of 'likelihood' (for 'report' also of 'merge').")
+                     help="Output folder of 'likelihood', 'merge' or 'particles' (for 'report' also of 'templates').")
 
 _ENSEMBLE = (
     Parameter("scores", "path", metavar="OUT_DIR|FILE", required=True, positional=True,
@@ -522,7 +522,7 @@ SUMMARIES: Dict[str, str] = {
     "merge": "put likelihood runs over different structures or rows together",
     "ensemble": "populations of structures from a matrix of likelihoods, with errors",
     "inspect": "one particle with its best templates, residual and score maps",
-    "report": "one self-contained HTML page of a likelihood run",
+    "report": "one self-contained HTML page of a likelihood run, templates or particles",
     "simulate": "particles of structures with known poses: for tests and planning",
     "star": "any particle file as one RELION 3.1 STAR file, with the full names of its image stacks",
     "run": "any of the above from a JSON file",
