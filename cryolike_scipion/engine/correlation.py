@@ -18,7 +18,16 @@ from .polar_grid import PolarGrid
 from .radial_basis import RadialBasis
 from .template_power import PowerRule, ring_power
 
-__all__ = ["Templates", "correlate", "correlate_pairs", "correlate_parts", "make_templates", "shift_factors", "shifted_rows"]
+__all__ = [
+    "ShiftFactors",
+    "Templates",
+    "correlate",
+    "correlate_pairs",
+    "correlate_parts",
+    "make_templates",
+    "shift_factors",
+    "shifted_rows",
+]
 
 _PRODUCTS_AT_ONCE = 1 << 18  # 2 MB of single precision: more would leave the cache
 
@@ -66,6 +75,34 @@ def shift_factors(grid: PolarGrid, origins: np.ndarray, dtype: torch.dtype, devi
     along = (-2 * torch.pi * (shifts[..., :1] * torch.cos(theta) + shifts[..., 1:] * torch.sin(theta))).to(dtype)
     phase = torch.as_tensor(grid.radii, dtype=dtype, device=device)[:, None] * along[..., None, :]
     return torch.complex(torch.cos(phase), torch.sin(phase))
+
+
+class ShiftFactors:
+    """`shift_factors` of chosen origins of a grid, as products of those along x and along y, of which there are few.
+
+    Parameters
+    ----------
+    grid : PolarGrid
+    origins : float64 [o, 2]
+        Å.
+    dtype : real torch dtype
+    device : torch device
+    """
+
+    def __init__(self, grid: PolarGrid, origins: np.ndarray, dtype: torch.dtype, device="cpu") -> None:
+        self._along: list[Tensor] = []
+        self._place: list[np.ndarray] = []
+        for axis in (0, 1):
+            values, place = np.unique(origins[:, axis], return_inverse=True)
+            points = np.zeros((len(values), 2))
+            points[:, axis] = values
+            self._along.append(shift_factors(grid, points, dtype, device))
+            self._place.append(place)
+
+    def __call__(self, index: np.ndarray) -> Tensor:
+        """Complex [r, n, W/2] for origins ``index`` int64 [r]."""
+        x, y = (along[torch.from_numpy(place[index]).to(along.device)] for along, place in zip(self._along, self._place))
+        return x.mul_(y)
 
 
 def shifted_rows(matched: Tensor, factors: Tensor, basis: RadialBasis) -> Tensor:

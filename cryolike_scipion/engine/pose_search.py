@@ -19,6 +19,7 @@ from .levels import Level, Link
 from .likelihood import ScalePrior
 from .optima import Optima
 from .polar_images import PolarImages
+from .pose_confidence import PoseConfidence, pose_confidence
 from .pose_mass import PoseWindow, pose_mass
 from .pose_rows import PoseRows
 from .rotations import matrix_from_euler
@@ -66,6 +67,7 @@ class Integral:
         Å.
     best : float64 [m]
         ln(evidence/null) there.
+    confidence : list of PoseConfidence
     samples : list of PoseSamples
         Empty where none were asked for.
     """
@@ -78,6 +80,7 @@ class Integral:
     rotation: np.ndarray
     origin: np.ndarray
     best: np.ndarray
+    confidence: list[PoseConfidence] = field(default_factory=list)
     samples: list[PoseSamples] = field(default_factory=list)
 
 
@@ -101,6 +104,8 @@ class StructureSearch:
         Mean CTF² at the radii of the full band.
     max_bytes : float
         Memory for templates of finer views.
+    keep_poses : int
+        Best distinct poses to keep for each image.
     """
 
     def __init__(
@@ -113,10 +118,12 @@ class StructureSearch:
         n_inplane: int,
         ring_ctf: np.ndarray,
         max_bytes: float,
+        keep_poses: int = 0,
     ) -> None:
         self.structure, self.bands, self.levels, self.division, self.near = structure, bands, levels, division, near
         self.bank = bands[-1].banks[structure]
         self.shifts, self.table = levels[-1].shifts, levels[-1].table
+        self.keep_poses = keep_poses
         step = self.shifts.step if len(self.shifts) > 1 else (0.0, 0.0)
         self.n_inplane = n_inplane
         self.grid = RowGrid(0, step, n_inplane)
@@ -228,6 +235,9 @@ class StructureSearch:
             rotation=np.array([r.best_rotation for r in rows]),
             origin=np.array([r.best_origin for r in rows]),
             best=np.array([r.best for r in rows]),
+            confidence=[]
+            if samples
+            else [pose_confidence(r, at, self.bank.structure.symmetry, self.near, self.keep_poses) for r, at in zip(rows, last)],
             samples=[_samples(r, at, samples) for r, at in zip(rows, last)] if samples else [],
         )
 
@@ -252,7 +262,6 @@ class StructureSearch:
                     prior,
                     turns,
                     allowed if final else None,
-                    exact=final,
                 )
             )
         return scorers

@@ -36,8 +36,8 @@ class OrderBlock:
         Functions per order.
     start : int
         Where the block begins in a row of coefficients; it holds ``count · rank`` of them, order by order.
-    vectors : complex Tensor [count, n, rank]
-        Orthonormal real functions times the square root of the quadrature weights.
+    vectors : real Tensor [count, n, rank]
+        Orthonormal functions times the square root of the quadrature weights.
     """
 
     first: int
@@ -84,11 +84,13 @@ class RadialBasis:
         batch = max(1, _POINTS_AT_ONCE // half[0].numel())
         for start in range(0, len(half), batch):
             some = half[start : start + batch]
-            orders = full_circle_orders(some, self.n_orders).flatten(0, 1).T.contiguous().unflatten(1, some.shape[:2])
+            orders = torch.view_as_real(full_circle_orders(some, self.n_orders))  # [r, n, q, 2]: the functions are real
+            orders = orders.permute(2, 0, 3, 1).contiguous()
             for block in self.blocks:
-                made = torch.bmm(orders[block.first : block.first + block.count], block.vectors)
-                place = rows[start : start + batch, block.place].unflatten(1, (block.count, block.rank))
-                place.copy_(made.transpose(0, 1))
+                own = orders[block.first : block.first + block.count].flatten(1, 2)
+                made = torch.bmm(own, block.vectors).unflatten(1, (len(some), 2))
+                place = torch.view_as_real(rows[start : start + batch, block.place].unflatten(1, (block.count, block.rank)))
+                place.copy_(made.permute(1, 0, 3, 2))
         return rows
 
 
@@ -98,16 +100,21 @@ def full_circle_orders(half: Tensor, n_orders: int) -> Tensor:
     ``F_q = mean_theta F(theta) exp(-i q theta)``: [..., n_orders] from [..., W/2]; the other half circle is the
     conjugate.
     """
-    count = 2 * half.shape[-1]
-    if n_orders > count // 2:
-        raise ValueError(f"{n_orders} orders need at least {2 * n_orders} angles, not {count}")
-    return torch.fft.fft(torch.cat([half, half.conj()], dim=-1), dim=-1, norm="forward")[..., :n_orders]
+    count = half.shape[-1]
+    if n_orders > count:
+        raise ValueError(f"{n_orders} orders need at least {2 * n_orders} angles, not {2 * count}")
+    # The even orders are those of the real part, the odd ones those of i times the imaginary part.
+    orders = half.new_empty(*half.shape[:-1], n_orders)
+    orders[..., 0::2] = torch.fft.rfft(half.real, norm="forward")[..., : (n_orders + 1) // 2]
+    turn = torch.polar(half.real.new_ones(count), -torch.pi / count * torch.arange(count, device=half.device).to(half.real))
+    orders[..., 1::2] = torch.fft.fft(half.imag * (1j * turn), norm="forward")[..., : n_orders // 2]
+    return orders
 
 
 def plain_basis(grid: PolarGrid, n_orders: int, dtype: torch.dtype = torch.complex64, device="cpu") -> RadialBasis:
     """Every radial node of every order: nothing is left out."""
     weights = torch.as_tensor(grid.weights, dtype=torch.float64, device=device).sqrt()
-    vectors = torch.diag(weights).to(dtype).expand(n_orders, -1, -1)
+    vectors = torch.diag(weights).to(dtype.to_real()).expand(n_orders, -1, -1)
     return RadialBasis((OrderBlock(0, n_orders, grid.n_radii, 0, vectors),))
 
 
@@ -126,8 +133,8 @@ def compressed_basis(
     accuracy : float
         Root of the share of the power left out: the error of an inner product with white noise, relative to its standard
         deviation.
-    dtype : torch dtype
-        Of the functions.
+    dtype : complex torch dtype
+        Of the templates.
     """
     covariance = sum(_covariance(own, grid, n_orders) for own in slices)
     if not isinstance(covariance, Tensor):
@@ -149,7 +156,7 @@ def compressed_basis(
         while first + count < len(ranks) and max(ranks[first + count :]) > least:
             count += 1
         chosen = vectors[first : first + count, :, :rank] * weights[:, None]
-        blocks.append(OrderBlock(first, count, rank, start, chosen.to(dtype).contiguous()))
+        blocks.append(OrderBlock(first, count, rank, start, chosen.to(dtype.to_real()).contiguous()))
         first, start = first + count, start + count * rank
     return RadialBasis(tuple(blocks))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,19 +10,23 @@ import torch
 from torch import Tensor
 
 from .bands import Band
-from .correlation import Templates, correlate, correlate_pairs, shift_factors, shifted_rows
+from .correlation import ShiftFactors, Templates, correlate_pairs, correlate_parts, shifted_rows
 from .likelihood import ScalePrior
 from .polar_images import PolarImages
+from .row_blocks import RowBlock, distinct, row_blocks
 from .row_sums import sum_rows
-from .scoring import GridEvidence, TemplateTerms, evidence_of
+from .scoring import GridEvidence, TemplateTerms, astigmatic, evidence_of
 
 __all__ = ["MovedImages", "Peaks", "RowScorer", "Sums"]
 
-_LIST_COST = 7.0  # of a row in a list over one in a dense block
 _PAIRS_AT_ONCE, _ROWS_AT_ONCE, _MOVED_AT_ONCE = 192, 112, 8
-_POSES_AT_ONCE = 1_600_000  # rows times in-plane angles: more would leave the cache
+_POSES_AT_ONCE = 1_600_000  # rows times in-plane angles that are summed together
+# Of a block of rows, over that of one multiplication for a coefficient, and of an in-plane angle over the same.
+_BLOCK_COST, _ANGLE_COST = 4e5, 10.0
 
 Allowed = Callable[[int, np.ndarray], np.ndarray]
+# Inner products [n, g]; which of the rows were asked for, int64 [r], None: all; their origins and views [r].
+Products = tuple[Tensor, "np.ndarray | None", np.ndarray, np.ndarray]
 
 
 @dataclass
@@ -82,16 +86,22 @@ class MovedImages:
         shape = len(images), len(origins), band.basis.size
         self._rows = torch.empty(shape, dtype=images.matched.dtype, device=images.matched.device)
         self._made = np.zeros(shape[:2], dtype=bool)
+        self._factors = ShiftFactors(band.grid, origins, images.matched.real.dtype, images.matched.device)
+
+    def make(self, image: int, origin: np.ndarray) -> None:
+        """Move an image to origins, int64 in any order: many at once take less time than one by one."""
+        missing = np.zeros(len(self.origins), dtype=bool)
+        missing[origin] = True
+        missing &= ~self._made[image]
+        for part in np.split(np.flatnonzero(missing), range(_MOVED_AT_ONCE, int(missing.sum()), _MOVED_AT_ONCE)):
+            if len(part):
+                matched = self.images.matched[image : image + 1]
+                self._rows[image, torch.from_numpy(part)] = shifted_rows(matched, self._factors(part), self.band.basis)
+        self._made[image] |= missing
 
     def rows(self, image: int, origin: np.ndarray) -> Tensor:
         """Rows [r, K] of an image at origins ``origin`` [r]."""
-        missing = np.unique(origin[~self._made[image, origin]])
-        for start in range(0, len(missing), _MOVED_AT_ONCE):
-            part = missing[start : start + _MOVED_AT_ONCE]
-            matched = self.images.matched[image : image + 1]
-            factors = shift_factors(self.band.grid, self.origins[part], matched.real.dtype, matched.device)
-            self._rows[image, torch.from_numpy(part)] = shifted_rows(matched, factors, self.band.basis)
-        self._made[image, missing] = True
+        self.make(image, origin)
         if np.array_equal(origin, np.arange(len(self.origins))):
             return self._rows[image]
         return self._rows[image, torch.from_numpy(origin).to(self._rows.device)]
@@ -112,8 +122,6 @@ class RowScorer:
     n_inplane : int
     allowed : callable, optional
         ``allowed(image, views)``, bool [v, n_inplane]: in-plane angles that a local search may use.
-    exact : bool
-        With <T,T> at every in-plane angle; off, as its mean.
     """
 
     def __init__(
@@ -125,15 +133,14 @@ class RowScorer:
         prior: ScalePrior,
         n_inplane: int,
         allowed: Allowed | None = None,
-        exact: bool = True,
     ) -> None:
         self.images, self.moved, self.band, self.templates, self.prior = images, moved, band, templates, prior
         self.n_inplane, self.allowed = n_inplane, allowed
-        self._terms = TemplateTerms.of(images, templates, exact)
-        self._known: tuple[int, GridEvidence] | None = None
+        self._terms = TemplateTerms.of(images, templates, exact=False)
+        self._astigmatic = astigmatic(images, templates)
 
     def peaks(self, image: int, origin: np.ndarray, view: np.ndarray) -> Peaks:
-        """Best poses of rows (origin[r], view[r]) of an image; in another order.
+        """Best poses of rows (origin[r], view[r]) of an image, <T,T> averaged over in-plane angles; in another order.
 
         Parameters
         ----------
@@ -141,21 +148,16 @@ class RowScorer:
         origin, view : int64 [r]
             Indices of the moved images' origins and of the templates.
         """
-        found: list[Peaks] = []
-        for b, known, o, v in self._products(image, origin, view):
-            if known.turn is None:  # the offset is the same at every angle
-                highest = known.effective(self._masked(b, image, v).amax(dim=1, keepdim=True))
-            else:
-                highest = self._masked(known.effective(b), image, v).amax(dim=1, keepdim=True)
-            found.append(self._peaks(highest, known, o, v))
-        best = max(found, key=lambda f: f.peak.max())
-        origins, views, peak, power = _joined(found, ("origin", "view", "peak", "power"))
-        return Peaks(origins, views, peak, power, best.scale)
+        found = [(b.amax(dim=1, keepdim=True), asked, o, v) for b, asked, o, v in self._products(image, origin, view)]
+        highest, origins, views = _one(found)
+        known = self._evidence(image, views, exact=False)
+        return self._peaks(known.effective(highest), known, origins, views)
 
     def sums(self, image: int, origin: np.ndarray, view: np.ndarray) -> Sums:
         """Sums of rows over in-plane angles; parameters as for `peaks`."""
         found: list[Sums] = []
-        for b, known, o, v in self._products(image, origin, view):
+        for b, o, v in _together(self._products(image, origin, view)):
+            known = self._evidence(image, v)
             effective = known.effective(b)
             allowed = self._masked(effective, image, v)
             p = self._peaks(allowed.amax(dim=1, keepdim=True), known, o, v)
@@ -175,7 +177,8 @@ class RowScorer:
     def poses(self, image: int, origin: np.ndarray, view: np.ndarray):
         """Every pose of rows, in their order: log-ratio [r, g], b (offset removed) [r, g], <T,T> [r, 1 or g]; float64."""
         found = []
-        for b, known, _, v in self._products(image, origin, view, dense=False):
+        for b, _, _, v in self._list(image, RowBlock(origin, view)):
+            known = self._evidence(image, v)
             logs = known.log_ratio(b)
             allowed = self._masked(b, image, v)
             if allowed is not b:
@@ -197,49 +200,65 @@ class RowScorer:
         power = known.power.mean(dim=1).double().cpu().numpy()
         return Peaks(origin, view, peak.double().cpu().numpy(), power, scale)
 
-    def _products(self, image: int, origin: np.ndarray, view: np.ndarray, dense: bool = True):
-        """Blocks of inner products [r, g] with their evidence and the rows' origins and views."""
-        device = self.templates.rows.device
-        if dense:
-            origins, views = np.unique(origin), np.unique(view)
-            if len(origins) * len(views) <= _LIST_COST * len(origin):
-                yield from self._dense(image, origins, views, origin, view)
-                return
-        for start in range(0, len(origin), _PAIRS_AT_ONCE):
-            part = slice(start, start + _PAIRS_AT_ONCE)
-            v = torch.from_numpy(view[part]).to(device)
-            moved = self.moved.rows(image, origin[part])
-            b = correlate_pairs(moved, self.templates.rows[v], self.band.basis, self.n_inplane)
-            yield b, self._evidence(image).take(v), origin[part], view[part]
+    def _products(self, image: int, origin: np.ndarray, view: np.ndarray) -> Iterator[Products]:
+        """Inner products of rows, some at a time."""
+        self.moved.make(image, origin)
+        work = self.band.basis.size + _ANGLE_COST * self.n_inplane
+        for block in row_blocks(origin, view, _BLOCK_COST / work):
+            yield from self._list(image, block) if block.wanted is None else self._dense(image, block)
 
-    def _dense(self, image: int, origins: np.ndarray, views: np.ndarray, origin: np.ndarray, view: np.ndarray):
-        wanted = np.zeros((len(origins), len(views)), dtype=bool)
-        wanted[np.searchsorted(origins, origin), np.searchsorted(views, view)] = True
-        rows = max(1, min(_ROWS_AT_ONCE, len(origins)))
-        at_once = max(8, _POSES_AT_ONCE // (self.n_inplane * rows))
-        moved = self.moved.rows(image, origins)
-        for first in range(0, len(views), at_once):
-            part = views[first : first + at_once]
-            index = torch.from_numpy(part).to(moved.device)
-            templates = self.templates.rows[index]
-            for start in range(0, len(origins), rows):
-                asked = np.flatnonzero(wanted[start : start + rows, first : first + at_once].ravel())
-                if not len(asked):
-                    continue
-                b = correlate(moved[start : start + rows], templates, self.band.basis, self.n_inplane).flatten(0, 1)
-                if len(asked) < len(b):
-                    b = b[torch.from_numpy(asked).to(b.device)]
-                asked_views = part[asked % len(part)]
-                known = self._evidence(image).take(torch.from_numpy(asked_views).to(b.device))
-                yield b, known, origins[start + asked // len(part)], asked_views
+    def _list(self, image: int, block: RowBlock) -> Iterator[Products]:
+        for start in range(0, len(block.views), _PAIRS_AT_ONCE):
+            origin, view = (rows[start : start + _PAIRS_AT_ONCE] for rows in (block.origins, block.views))
+            moved, templates = self.moved.rows(image, origin), self._templates_of(view)
+            yield correlate_pairs(moved, templates, self.band.basis, self.n_inplane), None, origin, view
 
-    def _evidence(self, image: int) -> GridEvidence:
-        """Of an image and every view."""
-        if self._known is None or self._known[0] != image:
-            rows = slice(image, image + 1)
-            known = evidence_of(self.images.take(rows), self._terms.take(rows), self.prior, self.n_inplane)
-            self._known = image, known.take(0)
-        return self._known[1]
+    def _dense(self, image: int, block: RowBlock) -> Iterator[Products]:
+        assert block.wanted is not None
+        moved, templates = self.moved.rows(image, block.origins), self._templates_of(block.views)
+        for start in range(0, len(block.origins), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            for place, b in correlate_parts(moved[rows], templates, self.band.basis, self.n_inplane):
+                origin, view = np.nonzero(block.wanted[rows, place])
+                asked = None if len(origin) == b.shape[0] * b.shape[1] else origin * b.shape[1] + view
+                yield b.flatten(0, 1), asked, block.origins[rows][origin], block.views[place][view]
+
+    def _templates_of(self, views: np.ndarray) -> Tensor:
+        """Coefficients [v, K]."""
+        if np.array_equal(views, np.arange(len(self.templates))):
+            return self.templates.rows
+        return self.templates.rows[torch.from_numpy(views).to(self.templates.rows.device)]
+
+    def _evidence(self, image: int, view: np.ndarray, exact: bool = True) -> GridEvidence:
+        """Of an image and views [r], each as often as it is there; not ``exact``: with <T,T> as its mean over angles."""
+        views, place = distinct(view)
+        index = torch.from_numpy(views).to(self.templates.rows.device)
+        images = self.images.take(slice(image, image + 1))
+        terms = self._terms.take(slice(image, image + 1)).views(index)
+        if exact and self._astigmatic:
+            terms = terms.with_orders(images, self.templates.power[index])
+        known = evidence_of(images, terms, self.prior, self.n_inplane)
+        return known.take((0, torch.from_numpy(place).to(index.device)))
+
+
+def _together(parts: Iterable[Products]) -> Iterator[tuple[Tensor, np.ndarray, np.ndarray]]:
+    """The rows asked for of parts, joined until they are as many poses as should be worked on at a time."""
+    found: list[Products] = []
+    poses = 0
+    for part in parts:
+        found.append(part)
+        poses += part[0].shape[1] * len(part[2])
+        if poses > _POSES_AT_ONCE:
+            yield _one(found)
+            found, poses = [], 0
+    if found:
+        yield _one(found)
+
+
+def _one(parts: list[Products]) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Rows asked for, their origins and views."""
+    b = torch.cat([b if asked is None else b[torch.from_numpy(asked).to(b.device)] for b, asked, _, _ in parts])
+    return b, np.concatenate([origin for _, _, origin, _ in parts]), np.concatenate([view for *_, view in parts])
 
 
 def _joined(found: list, names: tuple[str, ...]) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ coefficients for every angle.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -85,11 +85,13 @@ class TemplateTerms:
     @classmethod
     def of(cls, images: PolarImages, templates: Templates, exact: bool = True) -> TemplateTerms:
         """For all images and views; not ``exact``: without orders."""
-        orders = None
-        if exact and astigmatic(images, templates):
-            orders = torch.einsum("mpj,vpj->mvj", images.power.conj(), templates.power)
         in_mask = images.offset.to(templates.zeroth) @ templates.zeroth.T
-        return cls(template_power(images.power, templates.power), orders, in_mask)
+        terms = cls(template_power(images.power, templates.power), None, in_mask)
+        return terms.with_orders(images, templates.power) if exact and astigmatic(images, templates) else terms
+
+    def with_orders(self, images: PolarImages, power: Tensor) -> TemplateTerms:
+        """The same with the angular orders; ``power`` [v, p, j] of the same views."""
+        return replace(self, orders=torch.einsum("mpj,vpj->mvj", images.power.conj(), power))
 
     def take(self, rows) -> TemplateTerms:
         """Of images ``rows``."""

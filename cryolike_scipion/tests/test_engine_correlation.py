@@ -25,7 +25,7 @@ def _blocks(rng):
     """A basis of blocks of different ranks with arbitrary real functions."""
     blocks, first, start = [], 0, 0
     for count, rank in ((1, 9), (6, 7), (5, 2)):
-        vectors = torch.as_tensor(rng.normal(size=(count, GRID.n_radii, rank))).to(torch.complex128)
+        vectors = torch.as_tensor(rng.normal(size=(count, GRID.n_radii, rank)))
         blocks.append(OrderBlock(first, count, rank, start, vectors))
         first, start = first + count, start + count * rank
     return RadialBasis(tuple(blocks))

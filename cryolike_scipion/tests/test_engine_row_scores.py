@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from cryolike_scipion.engine import exhaustive, row_scores
+from cryolike_scipion.engine import exhaustive, row_blocks, row_scores
 from cryolike_scipion.engine.row_scores import MovedImages, RowScorer
 
 from .search_trial import COUNT, Trial
@@ -23,10 +23,10 @@ def exact(trial):
     return trial.tensor()[0]
 
 
-def _scorer(trial, allowed=None, exact=True):
+def _scorer(trial, allowed=None):
     band = trial.comparison.band
     moved = MovedImages(trial.images, band, trial.shifts.origins)
-    return RowScorer(trial.images, moved, band, trial.templates, trial.prior, trial.inplane, allowed, exact)
+    return RowScorer(trial.images, moved, band, trial.templates, trial.prior, trial.inplane, allowed)
 
 
 def _some_rows(trial, count, seed=0):
@@ -46,13 +46,13 @@ def _aligned(found, origin, view):
 @pytest.mark.parametrize("cost", [LIST, DENSE], ids=["list", "dense"])
 @pytest.mark.parametrize("count", [1, 13, 192, 700])
 def test_sums_and_peaks_are_those_of_every_pose(trial, exact, monkeypatch, cost, count):
-    monkeypatch.setattr(row_scores, "_LIST_COST", cost)
-    scorer, coarse = _scorer(trial), _scorer(trial, exact=False)  # peaks are asked of coarse levels, with the mean <T,T>
+    monkeypatch.setattr(row_blocks, "_LIST_COST", cost)
+    scorer = _scorer(trial)
     origin, view = _some_rows(trial, count)
     astigmatic = float(trial.comparison.arguments["defocus_u"][0] - trial.comparison.arguments["defocus_v"][0]) > 0
     for image in (0, COUNT - 1):
         rows = exact[image, view, origin]
-        sums, peaks = scorer.sums(image, origin, view), coarse.peaks(image, origin, view)
+        sums, peaks = scorer.sums(image, origin, view), scorer.peaks(image, origin, view)
         at = _aligned(sums, origin, view)
         # of rows that count; far below the best of all the clamped logarithm does not matter
         assert np.abs(sums.log_mass[at] - logsumexp(rows, axis=1)).max() < 5e-3
@@ -100,7 +100,7 @@ def test_poses_of_rows_come_in_their_order(trial, exact):
 
 @pytest.mark.parametrize("cost", [LIST, DENSE], ids=["list", "dense"])
 def test_angles_that_are_not_allowed_do_not_count(trial, exact, monkeypatch, cost):
-    monkeypatch.setattr(row_scores, "_LIST_COST", cost)
+    monkeypatch.setattr(row_blocks, "_LIST_COST", cost)
     free = np.random.default_rng(4).uniform(size=(len(trial.table), trial.inplane)) < 0.2
     free[np.arange(len(free)), np.arange(len(free)) % trial.inplane] = True  # one at least
     scorer = _scorer(trial, lambda image, views: free[views])
