@@ -41,7 +41,7 @@ class Driver:
         self.failures.append(f"{kind.__name__}: {value}")
         traceback.print_exception(kind, value, trace)
 
-    def pump(self, seconds=0.4):
+    def pump(self, seconds=0.2):
         """Let the windows work for some time."""
         end = time.time() + seconds
         while time.time() < end:
@@ -53,9 +53,9 @@ class Driver:
         target = "root"
         if window is not None:
             window.lift()
-            self.pump(0.3)
+            self.pump(0.1)
             target = str(int(window.wm_frame(), 16))
-        self.pump(0.2)
+        self.pump(0.1)
         path = os.path.join(self.pictures, f"{name}.png")
         subprocess.run(["import", "-window", target, path], check=True, timeout=60)
 
@@ -69,7 +69,7 @@ class Driver:
         form.adjustSize()
         form.show(center=True)
         form.root.geometry("+150+40")
-        self.pump(0.8)
+        self.pump(0.4)
         return form
 
     def look_at_form(self, name):
@@ -101,7 +101,7 @@ class Driver:
         form = self.form(self.runs["ProtCryolikeLikelihood"])
         mask = wizards.CryolikeMaskWizard()
         mask.show(form)
-        self.pump(1)
+        self.pump(0.4)
         mask.window.set(140)
         mask.window.set(120.4)
         self.picture("wizard-mask", mask.window.window)
@@ -109,7 +109,7 @@ class Driver:
         self.expect(form, "maskDiameter", 120.4)
         limit = wizards.CryolikeResolutionWizard()
         limit.show(form)
-        self.pump(1)
+        self.pump(0.4)
         limit.window.set(14)
         self.picture("wizard-resolution", limit.window.window)
         limit.window.ok.invoke()
@@ -127,7 +127,7 @@ class Driver:
         form = self.form(self.new("ProtCryolikeSelect"))
         threshold = wizards.CryolikeThresholdWizard()
         threshold.show(form)
-        self.pump(1)
+        self.pump(0.4)
         threshold.window.setThreshold(25)
         self.picture("wizard-threshold", threshold.window.window)
         threshold.window.button.invoke()
@@ -158,7 +158,7 @@ class Driver:
         viewer = found[0](project=self.project, protocol=protocol, parent=self.main)
         return viewer
 
-    def press(self, viewer, name, seconds=1.0):
+    def press(self, viewer, name, seconds=0.3):
         """Press the eye of a viewer's parameter; return the windows that come."""
         began = time.time()
         views = viewer._getVisualizeDict()[name](name)
@@ -173,7 +173,7 @@ class Driver:
         """Look at all tabs of a window, and close it."""
         for number in range(len(view._book.tabs())):
             view.select(number)
-            self.pump(0.5)
+            self.pump(0.1)
             self.picture(f"viewer-{name}-{number + 1}", view.window)
         view.window.destroy()
 
@@ -182,7 +182,7 @@ class Driver:
         viewer = self.viewer(self.runs["ProtCryolikeGenerateTemplates"])
         (view,) = viewer._visualize(self.runs["ProtCryolikeGenerateTemplates"])
         view.show()
-        self.pump(1)
+        self.pump(0.4)
         view.box.current(1)
         view.choose(1)
         view.choose(0)
@@ -205,7 +205,7 @@ class Driver:
         protocol = self.runs["ProtCryolikeLikelihood"]
         viewer = self.viewer(protocol)
         viewer.visualize(protocol, windows=self.main)
-        self.pump(1)
+        self.pump(0.4)
         self.picture("viewer-likelihood", viewer.formWindow.root)
         for name in ("populations", "classes", "densities", "poses", "agreement"):
             (view,) = self.press(viewer, name)
@@ -216,7 +216,7 @@ class Driver:
         self.tabs(view, "landscape")
         for number in range(7):
             viewer.score.set(number)
-            (view,) = self.press(viewer, "score", 0.5)
+            (view,) = self.press(viewer, "score")
             if number == 0:
                 self.subset(viewer, view)
             view.window.destroy()
