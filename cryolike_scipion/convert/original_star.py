@@ -59,6 +59,8 @@ def _star_of(protocol):
     more = protocol._getExtraPath("files", "000002.star")  # several files have no one order of rows
     if not given and not hasattr(protocol, "files") and "mport" not in protocol.getClassName():
         return None
+    if protocol.getAttributeValue("dataStreaming", False):  # more files may come, and what was written must stay the same
+        return None
     return next((name for name in names if name and os.path.isfile(name) and not os.path.exists(more)), None)
 
 

@@ -33,7 +33,7 @@ from .small_sets import BOX, simulate, write_maps
 
 COUNT = 120
 PIXEL = 4.0
-SETTINGS = [f"pixel={PIXEL}", "resolution=14", "mask=80", "threads=1"]
+SETTINGS = [f"pixel={PIXEL}", "resolution=14", "mask=92", "threads=1"]
 HOSTS = Path(cryolike_scipion.__file__).parent / "templates" / "hosts.slurm.conf"
 LONGEST = 400.0  # seconds, for one command on a busy machine
 
