@@ -18,6 +18,7 @@ from .likelihood import ScalePrior, null_log_density
 from .likelihood_setup import Setup
 from .optima import Optima
 from .polar_images import PolarImages
+from .pose_confidence import POSE_COLUMNS, only_pose
 from .pose_scores import PoseScores, score_poses
 from .pose_search import Integral, PoseSamples, StructureSearch
 from .refine import RefinedPoses, refine_poses
@@ -50,6 +51,8 @@ class Scoring:
         Images that one thread works on at a time.
     keep : str
         See `Optima`; "pose": nothing.
+    keep_poses : int
+        Best distinct poses to keep.
     """
 
     setup: Setup
@@ -58,6 +61,7 @@ class Scoring:
     blocks: BlockSizes
     piece: int
     keep: str = "pose"
+    keep_poses: int = 0
 
 
 def score_chunk(scoring: Scoring, indices: np.ndarray, tick: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
@@ -66,8 +70,9 @@ def score_chunk(scoring: Scoring, indices: np.ndarray, tick: Callable[[int], Non
     Returns
     -------
     dict of arrays
-        `PER_STRUCTURE` names [K, m], ``integrated_change`` and ``integrated_error`` [K, m], ``null_log_density`` and ``status``
-        [m], and with ``keep`` other than "pose" ``keep_value_K`` and ``keep_position_K`` per structure.
+        `PER_STRUCTURE` names [K, m], ``integrated_change`` and ``integrated_error`` [K, m], ``best_poses`` [poses, 7, K, m]
+        (columns `POSE_COLUMNS`), ``null_log_density`` and ``status`` [m], and with ``keep`` other than "pose" ``keep_value_K`` and
+        ``keep_position_K`` per structure.
     """
     arrays = _empty(scoring, len(indices))
     _prepare(scoring)
@@ -93,6 +98,7 @@ def _empty(scoring: Scoring, size: int) -> dict[str, np.ndarray]:
     """Arrays of a chunk or piece of ``size`` particles."""
     count = len(scoring.setup.structures)
     arrays = {name: np.zeros((count, size)) for name in (*PER_STRUCTURE, "integrated_change", "integrated_error")}
+    arrays["best_poses"] = np.full((scoring.keep_poses, len(POSE_COLUMNS), count, size), np.nan, dtype=np.float32)
     arrays["null_log_density"] = np.zeros(size)
     arrays["status"] = np.zeros(size, dtype=np.uint8)
     if scoring.keep != "pose":
@@ -313,6 +319,23 @@ def _store(
     }
     for name, value in values.items():
         arrays[name][k, usable] = value
+    _store_confidence(arrays, k, usable, integral, poses)
+
+
+def _store_confidence(
+    arrays: dict[str, np.ndarray], k: int, usable: np.ndarray, integral: Integral | None, poses: RefinedPoses
+) -> None:
+    keep, values = len(arrays["best_poses"]), poses.scores.log_ratio
+    if integral is None:
+        found = [only_pose(r, o, v, keep) for r, o, v in zip(poses.rotation, poses.origin, values)]
+    else:
+        found = integral.confidence
+    for name, attribute in (("pose_effective", "effective"), ("pose_gap", "gap"), ("pose_spread", "spread_deg")):
+        arrays[name][k, usable] = [getattr(each, attribute) for each in found]
+    if keep:
+        kept = np.stack([each.poses for each in found])
+        kept[:, 0, :6] = np.column_stack([*euler_from_matrix(poses.rotation), poses.origin, values])  # the best one is refined
+        arrays["best_poses"][..., k, usable] = kept.transpose(1, 2, 0)
 
 
 def _store_optima(arrays: dict[str, np.ndarray], k: int, usable: np.ndarray, size: int, optima: Optima) -> None:

@@ -16,6 +16,7 @@ from .. import __version__
 from .agreement import add_agreement
 from .allocator import keep_freed_memory
 from .atomic import atomic_path
+from .best_poses import add_best_poses, poses_to_keep
 from .chunks import ChunkStore, Manifest
 from .contrast import inverted_share
 from .errors import InputError
@@ -124,15 +125,16 @@ def _scoring(
     given_scale: dict[str, Any] | None,
 ) -> Scoring:
     """How particles are scored, with the scale prior: the given one, the manifest's, or one that is learned now."""
+    kept = poses_to_keep(parameters["best_poses"], len(setup.structures), len(setup.particles))
     searches = [
         StructureSearch(
             k, setup.bands, levels, setup.division, setup.near, setup.n_inplane, setup.ring_ctf,
-            limits.fine / len(setup.structures),
+            limits.fine / len(setup.structures), kept,
         )
         for k, levels in enumerate(setup.levels)
     ]  # fmt: skip
     blocks = BlockSizes(parameters["batch_images"], parameters["batch_templates"])
-    scoring = Scoring(setup, searches, {}, blocks, limits.piece, parameters["keep"])
+    scoring = Scoring(setup, searches, {}, blocks, limits.piece, parameters["keep"], kept)
     if manifest.scale_prior is None:
         learned = given_scale
         if learned is None:
@@ -167,6 +169,7 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
     results.parameters = parameters | {"scale_prior": manifest.scale_prior, "polar": setup.settings.plain()}
     results.versions = manifest.versions
     _grids(results, setup)
+    add_best_poses(results, np.concatenate([p["best_poses"] for p in parts], axis=3))
     results.extras["integrated_change"] = Quantity(
         np.concatenate([p["integrated_change"] for p in parts], axis=1),
         "nat",

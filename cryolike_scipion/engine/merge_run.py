@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .agreement import merge_agreement
+from .best_poses import merge_best_poses
 from .errors import InputError
 from .gallery_merge import merge_galleries
 from .image_stacks import OK
@@ -134,6 +135,7 @@ def run(parameters: Mapping[str, Any], progress: Progress) -> None:
     merged.parameters = {**runs[0].results.parameters, "runs": parts}
     remove_results(out)
     merge_agreement(merged, [item.results for item in runs])
+    merge_best_poses(merged, [item.results for item in runs])
     merge_galleries(out, merged, [(item.folder, item.results) for item in runs])
     merged.save(out)
     write_report(merged, out / REPORT, out.resolve().name)

@@ -11,9 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SetComparison", "compare_over_set"]
+__all__ = ["COMPARED", "SetComparison", "compare_over_set"]
 
 _FEW = 3
+# Arrays of `SetComparison` with unit and meaning.
+COMPARED = (
+    ("total", "nat", "log evidence of all particles if this structure made them, over the null"),
+    ("mean", "nat", "the same per particle"),
+    ("behind", "nat", "total of the best structure less this one's"),
+    ("error", "nat", "jackknife standard error of `behind`"),
+    ("for_best", "1", "particles that are more likely under the best structure"),
+    ("deciding", "1", "least number of particles without which this structure would be as good as the best one; 0 for it"),
+)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from ..plots import classes, one_particle, poses, scores, structures
 from . import report_page as page
 from .agreement import ANGLE, SHIFT
+from .model_comparison import compare_over_set
 from .results import Results
 
 __all__ = ["render"]
@@ -39,6 +40,7 @@ def render(results: Results, title: str, gallery: Mapping[str, np.ndarray] | Non
     if scored.any():
         body += [
             page.section("Structures", _structures(results, scored), _structure_plots(results, scored)),
+            _comparison(results, scored),
             page.section("Scores", _score_plots(results, scored)),
             page.section("Poses", _pose_plots(results, scored)),
         ]
@@ -80,6 +82,39 @@ def _structures(results: Results, scored: np.ndarray) -> str:
         "median logLikelihood (nat)",
     ]
     return page.table(header, rows, numbers=(0, 2, 3, 4, 5))
+
+
+def _comparison(results: Results, scored: np.ndarray) -> str:
+    """One structure for all particles: which, by how much, and how many particles decide it."""
+    if len(results.structures) < 2:
+        return ""
+    found = compare_over_set(results.integrated[:, scored])
+    rows = [
+        [
+            str(k + 1),
+            label,
+            f"{found.total[k]:.1f}",
+            f"{found.mean[k]:.3f}",
+            f"{found.behind[k]:.1f} ± {found.error[k]:.1f}" if k != found.best else "the best",
+            f"{found.for_best[k]:,}" if k != found.best else "",
+            f"{found.deciding[k]:,}" if k != found.best else "",
+        ]
+        for k, label in enumerate(results.labels)
+    ]
+    header = [
+        "number",
+        "structure",
+        "log evidence (nat)",
+        "per particle (nat)",
+        "behind the best (nat, jackknife error)",
+        "particles for the best",
+        "particles that decide it",
+    ]
+    table = page.table(header, rows, numbers=(0, 2, 3, 4, 5, 6))
+    fragile = [label for label, each in zip(results.labels, found.fragile) if each]
+    if fragile:
+        table += page.table(["not decided against the best: within two errors, or by three particles or fewer"], [[f] for f in fragile])
+    return page.section("If one structure had made all particles", table)
 
 
 def _structure_plots(results: Results, scored: np.ndarray) -> str:

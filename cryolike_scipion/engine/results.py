@@ -22,10 +22,12 @@ from .atomic import atomic_path
 from .errors import InputError
 from .fingerprint import canonical_json
 from .image_stacks import OK, STATUS_NAMES
+from .junk import log_evidence_of_any, robust_z
+from .model_comparison import COMPARED, compare_over_set
 from .particles import Particles
 from .structure_posteriors import prior_probabilities, structure_posteriors
 
-FORMAT = 1
+FORMAT = 2
 
 # name: unit, meaning. [K, M]: structures × particles.
 PER_STRUCTURE = {
@@ -42,9 +44,16 @@ PER_STRUCTURE = {
     "structure_posterior": ("1", "posterior probability of the structure"),
     "pose_posterior": ("1", "posterior probability of poses close to the best one, given the structure"),
     "pose_entropy": ("nat", "information that the image gives on the pose, given the structure"),
+    "pose_effective": ("1", "number of equally probable distinct poses that would be as spread, given the structure"),
+    "pose_gap": ("nat", "log-likelihood of the best pose less that of the second best distinct one; at most 50"),
+    "pose_spread": ("degree", "root mean square angle to the best pose, given the structure"),
 }
 PER_PARTICLE = {
     "null_log_density": ("nat", "log density of the image if it shows no particle"),
+    "log_ratio_z": (
+        "1",
+        "robust z-score of the log-likelihood over the null, all structures together: very negative ones are not like the others",
+    ),
     "status": ("1", "0 ok, 1 constant, 2 nan, 3 missing"),
     "best_structure": (
         "1",
@@ -86,10 +95,10 @@ class Results:
     Attributes
     ----------
     integrated, max, cc, rot, tilt, psi, origin_x, origin_y, scale : float64 [K, M]
-    structure_posterior, pose_posterior, pose_entropy : float64 [K, M]
+    structure_posterior, pose_posterior, pose_entropy, pose_effective, pose_gap, pose_spread : float64 [K, M]
     best_template : int64 [K, M]
         Units and meanings of all arrays are in :data:`PER_STRUCTURE` and :data:`PER_PARTICLE`.
-    null_log_density : float64 [M]
+    null_log_density, log_ratio_z : float64 [M]
     status : uint8 [M]
     best_structure : int64 [M]
     structures : list of StructureEntry, of length K
@@ -122,7 +131,11 @@ class Results:
     structure_posterior: NDArray[np.float64]
     pose_posterior: NDArray[np.float64]
     pose_entropy: NDArray[np.float64]
+    pose_effective: NDArray[np.float64]
+    pose_gap: NDArray[np.float64]
+    pose_spread: NDArray[np.float64]
     null_log_density: NDArray[np.float64]
+    log_ratio_z: NDArray[np.float64]
     status: NDArray[np.uint8]
     best_structure: NDArray[np.int64]
     structures: list[StructureEntry]
@@ -192,13 +205,14 @@ class Results:
         return [entry.label for entry in self.structures]
 
     def update_posteriors(self, priors: ArrayLike | None = None) -> None:
-        """Set `structure_posterior` and `best_structure` from `integrated`; with `priors` set these first."""
+        """Set `structure_posterior`, `best_structure` and `log_ratio_z` from `integrated`; with `priors` set these first."""
         if priors is not None:
             self.priors = prior_probabilities(priors, len(self.structures))
         good = self.status == OK
         self.structure_posterior = structure_posteriors(self.integrated, self.priors)
         self.structure_posterior[:, ~good] = 0.0
         self.best_structure = np.where(good, np.argmax(self.structure_posterior, axis=0) + 1, 0)
+        self.log_ratio_z = robust_z(log_evidence_of_any(self.integrated, self.priors), good)
 
     def of_best(self, name: str) -> np.ndarray:
         """An array [K, M] at the best structure of each particle, [M]; at the first one where there is
@@ -257,6 +271,10 @@ def columns_for_star(results: Results, particles: Particles | None = None) -> di
         "cryolikeStructurePosterior": best["structure_posterior"],
         "cryolikePosePosterior": best["pose_posterior"],
         "cryolikePoseEntropy": best["pose_entropy"],
+        "cryolikePoseEffective": best["pose_effective"],
+        "cryolikePoseGap": best["pose_gap"],
+        "cryolikePoseSpread": best["pose_spread"],
+        "cryolikeLogRatioZ": np.where(good, results.log_ratio_z, 0.0),
         "cryolikeScale": best["scale"],
     }
 
@@ -296,6 +314,7 @@ def _write_hdf5(path: Path, results: Results) -> None:
             axes = "structures × particles" if name in PER_STRUCTURE else "particles"
             _dataset(file, name, Quantity(getattr(results, name), unit, f"{meaning} [{axes}]"))
         _dataset(file, "priors", Quantity(results.priors, "1", "prior probability of each structure"))
+        _write_comparison(file, results)
         group = file.create_group("particles")
         names = [name.encode("utf-8", "surrogateescape") for name in results.image_name]
         _dataset(group, "image_name", Quantity(np.array(names, dtype="S"), "", "the source's name of the image"))
@@ -306,6 +325,17 @@ def _write_hdf5(path: Path, results: Results) -> None:
             group = file.create_group(title)
             for name, quantity in quantities.items():
                 _dataset(group, name, quantity)
+
+
+def _write_comparison(file: h5py.File, results: Results) -> None:
+    """Which structure the whole set prefers; follows from `integrated`, and is not read back."""
+    good = results.status == OK
+    if not good.any():
+        return
+    found = compare_over_set(results.integrated[:, good])
+    group = file.create_group("comparison")
+    for name, unit, meaning in COMPARED:
+        _dataset(group, name, Quantity(getattr(found, name), unit, f"{meaning} [structures]"))
 
 
 def _dataset(group: h5py.Group, name: str, quantity: Quantity) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryolike_scipion.engine.errors import InputError
+from cryolike_scipion.engine.model_comparison import COMPARED
 from cryolike_scipion.engine.particle_star import write_particles
 from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.results import (
@@ -99,7 +100,7 @@ def test_files_hold_everything_with_units_and_meanings(tmp_path):
     with h5py.File(tmp_path / "scores.h5") as file:
         datasets = []
         file.visititems(lambda name, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
-        assert len(datasets) == len(PER_STRUCTURE) + len(PER_PARTICLE) + 1 + 3 + 2
+        assert len(datasets) == len(PER_STRUCTURE) + len(PER_PARTICLE) + len(COMPARED) + 1 + 3 + 2
         assert all({"unit", "meaning"} <= set(dataset.attrs) for dataset in datasets)
         assert file["rot"].attrs["unit"] == "degree" and "[structures × particles]" in file["rot"].attrs["meaning"]
         assert json.loads(file.attrs["parameters"]) == results.parameters
@@ -147,7 +148,7 @@ def test_columns(tmp_path):
     assert [columns[name][2] for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst")] == [13, 23, 33, 43]
     assert columns["cryolikeStatus"] == ["ok", "ok", "constant", "ok"]
     scores = [name for name in columns if name.startswith("cryolike") and name != "cryolikeStatus"]
-    assert len(scores) == 10 and all(columns[name][2] == 0 for name in (*scores, "rlnClassNumber"))
+    assert len(scores) == 14 and all(columns[name][2] == 0 for name in (*scores, "rlnClassNumber"))
     write_particles(tmp_path / "out.star", particles, columns)
     table = read_particles(tmp_path / "out.star")
     assert table.has_pose and table.class_number.tolist() == results.best_structure.tolist()
