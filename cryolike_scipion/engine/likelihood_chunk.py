@@ -71,8 +71,8 @@ def score_chunk(scoring: Scoring, indices: np.ndarray, tick: Callable[[int], Non
     -------
     dict of arrays
         `PER_STRUCTURE` names [K, m], ``integrated_change`` and ``integrated_error`` [K, m], ``best_poses`` [poses, 7, K, m]
-        (columns `POSE_COLUMNS`), ``null_log_density`` and ``status`` [m], and with ``keep`` other than "pose" ``keep_value_K`` and
-        ``keep_position_K`` per structure.
+        (columns `POSE_COLUMNS`), ``null_log_density`` and ``status`` [m], and with ``keep`` other than "pose" ``keep_value_K``
+        and ``keep_position_K`` per structure.
     """
     arrays = _empty(scoring, len(indices))
     _prepare(scoring)

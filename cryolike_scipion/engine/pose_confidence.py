@@ -1,7 +1,7 @@
 """How sure the pose of one particle under one structure is: its best distinct poses, their probabilities, and their spread.
 
-Poses within a window (`PoseWindow`) of a better one, symmetry mates included, count as that one. The heaviest rows of the search
-are looked at pose by pose; what the other rows hold is told by their views and origins alone.
+Poses within a window (`PoseWindow`) of a better one, symmetry mates included, count as that one. The heaviest rows of the
+search are looked at pose by pose; what the other rows hold is told by their views and origins alone.
 """
 
 from __future__ import annotations
@@ -111,10 +111,11 @@ def pose_confidence(rows: PoseRows, at: LastRows, group: str, near: PoseWindow, 
 
 def _distinct(rotation, origin, weights, mates, near: PoseWindow) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Indices of the best poses of which none is near a better one, and the weight of all that count as each."""
-    first, mass = [], []
+    first: list[int] = []
+    mass: list[float] = []
     left = np.arange(len(weights))
     while len(left) and len(first) < _DISTINCT:
-        best = left[0]
+        best = int(left[0])
         close = np.hypot(*(origin[left] - origin[best]).T) <= near.shift * (1 + 1e-9)
         inside = np.zeros(len(left), dtype=bool)
         inside[close] = _angle(rotation[left[close]], rotation[best], mates) <= np.deg2rad(near.angle_deg)

@@ -237,7 +237,9 @@ class StructureSearch:
             best=np.array([r.best for r in rows]),
             confidence=[]
             if samples
-            else [pose_confidence(r, at, self.bank.structure.symmetry, self.near, self.keep_poses) for r, at in zip(rows, last)],
+            else [
+                pose_confidence(r, at, self.bank.structure.symmetry, self.near, self.keep_poses) for r, at in zip(rows, last)
+            ],
             samples=[_samples(r, at, samples) for r, at in zip(rows, last)] if samples else [],
         )
 

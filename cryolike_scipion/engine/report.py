@@ -113,7 +113,8 @@ def _comparison(results: Results, scored: np.ndarray) -> str:
     table = page.table(header, rows, numbers=(0, 2, 3, 4, 5, 6))
     fragile = [label for label, each in zip(results.labels, found.fragile) if each]
     if fragile:
-        table += page.table(["not decided against the best: within two errors, or by three particles or fewer"], [[f] for f in fragile])
+        title = "not decided against the best: within two errors, or by three particles or fewer"
+        table += page.table([title], [[label] for label in fragile])
     return page.section("If one structure had made all particles", table)
 
 

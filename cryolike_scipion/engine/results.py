@@ -52,7 +52,7 @@ PER_PARTICLE = {
     "null_log_density": ("nat", "log density of the image if it shows no particle"),
     "log_ratio_z": (
         "1",
-        "robust z-score of the log-likelihood over the null, all structures together: very negative ones are not like the others",
+        "robust z-score of the log-likelihood over the null, all structures together; very negative: not like the others",
     ),
     "status": ("1", "0 ok, 1 constant, 2 nan, 3 missing"),
     "best_structure": (
