@@ -19,6 +19,7 @@ from common import Usage, cryolike, markdown, measure, print_machine
 from relion_data import DIAMETER, Simulation, fsc, half_maps, missing_programs, relion, resolution, simulate
 
 from cryolike_scipion.engine.compute import available_threads
+from cryolike_scipion.engine.particle_star import write_particles
 from cryolike_scipion.engine.particles import Particles, read_particles
 from cryolike_scipion.engine.rotations import distance_deg, matrix_from_euler
 
@@ -44,6 +45,15 @@ class Answer:
     pose_error: float
     near: float
     shift_error: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: how many particles a program searched, what it used, and what it found of those both searched."""
+
+    particles: int
+    usage: Usage
+    answer: Answer
 
 
 @dataclass(frozen=True)
@@ -89,10 +99,10 @@ def our_command(data: Simulation, out: Path, limit: float, threads: int) -> list
     )
 
 
-def relion_arguments(data: Simulation, out: str, limit: float, threads: int) -> list[object]:
+def relion_arguments(data: Simulation, star: str, out: str, limit: float, threads: int) -> list[object]:
     """One iteration of 3D classification: all orientations, every 7.5° and then 3.75°, shifts of 2 pixels and then 1."""
     return [
-        *("--i", data.particles.name, "--ref", data.references.name, "--o", out),
+        *("--i", star, "--ref", data.references.name, "--o", out),
         *("--ctf", "--ctf_corrected_ref", "--iter", 1, "--tau2_fudge", 4, "--ini_high", limit, "--particle_diameter", DIAMETER),
         *("--healpix_order", 2, "--oversampling", 1, "--offset_range", _SHIFT_PIXELS, "--offset_step", 2),
         *("--flatten_solvent", "--zero_mask", "--dont_check_norm", "--pool", 30, "--j", threads),
@@ -142,22 +152,24 @@ def go_on(data: Simulation, out: Path) -> list[float]:
     return found
 
 
-def side_by_side(ours: tuple[Usage, Answer], relions: tuple[Usage, Answer]) -> str:
-    """Both programs as a Markdown table; times also as ratios, because the machine may do other work."""
-    header = ("", "wall (s)", "CPU (s)", "CPU, ratio", "structure accuracy", "pose error, median (°)", "within 15°",
-              "shift error, median (px)")  # fmt: skip
+def side_by_side(ours: Line, relions: Line) -> str:
+    """Both programs as a Markdown table; times per particle also as a ratio, because the machine may do other work."""
+    header = ("", "particles", "wall (s)", "CPU (s)", "CPU per particle, ratio", "structure accuracy", "pose error, median (°)",
+              "within 15°", "shift error, median (px)")  # fmt: skip
+    each = relions.usage.cpu / relions.particles
     rows = [
         (
             name,
-            f"{usage.wall:.0f}",
-            f"{usage.cpu:.0f}",
-            f"{usage.cpu / relions[0].cpu:.2f}",
-            f"{answer.accuracy:.4f}",
-            f"{answer.pose_error:.2f}",
-            f"{answer.near:.4f}",
-            f"{answer.shift_error:.2f}",
+            line.particles,
+            f"{line.usage.wall:.0f}",
+            f"{line.usage.cpu:.0f}",
+            f"{line.usage.cpu / line.particles / each:.2f}",
+            f"{line.answer.accuracy:.4f}",
+            f"{line.answer.pose_error:.2f}",
+            f"{line.answer.near:.4f}",
+            f"{line.answer.shift_error:.2f}",
         )
-        for name, (usage, answer) in (("cryolike-scipion, hierarchical", ours), ("RELION, one iteration", relions))
+        for name, line in (("cryolike-scipion, hierarchical", ours), ("RELION, one iteration", relions))
     ]
     return markdown(header, rows)
 
@@ -191,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--resolution", type=float, default=None, help="Å; default: Nyquist")
     own.add_argument("--threads", type=int, default=available_threads(), help="of each program")
     own.add_argument("--folder", type=Path, help="keep everything there; what is finished is taken as it is")
-    own.add_argument("--no-relion-search", action="store_true", help="leave out RELION's E-step")
+    own.add_argument("--relion-count", type=int, help="RELION searches only the first so many particles; 0: none")
     return own
 
 
@@ -204,17 +216,26 @@ def run(folder: Path, given: argparse.Namespace) -> bool:
     command = our_command(data, out, limit, given.threads)
     ours = measure(command)
     star, relions = out / "particles.star", None
-    answer = compare(read_particles([star]), truth)
     print(f"\n`{_printed(list(command))}`\n", flush=True)
-    if not given.no_relion_search:
+    count = given.count if given.relion_count is None else given.relion_count
+    if count:
         (folder / "run").mkdir(exist_ok=True)
-        arguments = relion_arguments(data, "run/class3d", limit, given.threads)
+        given_particles = read_particles([data.particles], root=folder)
+        write_particles(folder / "searched.star", given_particles.take(np.arange(count)), {})
+        arguments = relion_arguments(data, "searched.star", "run/class3d", limit, given.threads)
         usage = relion("refine", *arguments, folder=folder)
         relions = folder / "run" / "class3d_it001_data.star"
+        both = read_particles([star]).take(np.arange(count))
+        lines = (
+            Line(given.count, ours, compare(both, truth)),
+            Line(count, usage, compare(read_particles([relions], root=folder), truth)),
+        )
         print(f"`relion_refine {shlex.join(map(str, arguments))}`\n")
-        print(side_by_side((ours, answer), (usage, compare(read_particles([relions], root=folder), truth))) + "\n", flush=True)
-    else:
-        print(f"{ours.cpu:.0f} s CPU; {answer}\n")
+        print(side_by_side(*lines) + "\n", flush=True)
+    answer = compare(read_particles([star]), truth)
+    print(f"All {given.count} particles in {ours.wall:.0f} s ({ours.cpu:.0f} s CPU): structure accuracy {answer.accuracy:.4f}, "
+          f"pose error {answer.pose_error:.2f}° median, {answer.near:.4f} within 15°.\n")  # fmt: skip
+    relions = relions if count == given.count else None  # half maps of fewer particles would not compare
     found = proof(data, star, relions)
     print(proof_table(found) + "\n", flush=True)
     right_1, wrong_1, right_2, wrong_2 = go_on(data, out)

@@ -104,7 +104,10 @@ def _of_import(acquisition):
     """Return the optics groups that an import left with the set: number to (name, (kV, mm, amplitude contrast))."""
     text = acquisition.getAttributeValue("opticsGroupInfo")
     labels = (_NUMBER, _NAME, *VALUES[:3])
-    table = parse_columns(text.splitlines(), "optics", labels, "the optics groups of the input set") if text else {}
+    try:
+        table = parse_columns(text.splitlines(), "optics", labels, "the optics groups of the input set") if text else {}
+    except ValueError:  # imports write names with blanks without their quotes
+        return {}
     if not all(label in table for label in labels):
         return {}
     return {

@@ -14,7 +14,7 @@ from typing import Optional, Tuple
 import mrcfile
 import numpy as np
 from pwem.emlib.image import ImageHandler
-from pwem.objects import AtomStruct, SetOfAtomStructs, SetOfVolumes, Volume
+from pwem.objects import AtomStruct, SetOfAtomStructs, SetOfClasses3D, SetOfVolumes, Volume
 
 from .locations import file_of, link, link_source
 
@@ -53,7 +53,7 @@ def list_structures(inputs):
 
     Parameters
     ----------
-    inputs : iterable of Volume, SetOfVolumes, AtomStruct or SetOfAtomStructs
+    inputs : iterable of Volume, SetOfVolumes, SetOfClasses3D (the average of each class), AtomStruct or SetOfAtomStructs
 
     Returns
     -------
@@ -64,6 +64,8 @@ def list_structures(inputs):
     for structure in inputs:
         if isinstance(structure, (SetOfVolumes, SetOfAtomStructs)):
             found += [_describe(item, structure) for item in structure.iterItems() if item.isEnabled()]
+        elif isinstance(structure, SetOfClasses3D):
+            found += [_describe_class(item, structure) for item in structure.iterItems() if item.isEnabled()]
         else:
             found.append(_describe(structure, None))
     return _with_unique_labels(found)
@@ -79,6 +81,16 @@ def _describe(item, parent):
     path = os.path.abspath(file_of(name))
     pixel = item.getSamplingRate() or (parent.getSamplingRate() if parent is not None else None) or 0.0
     return StructureFile(path, _label(item, path), float(pixel), _shape(item, path), index or 0)
+
+
+def _describe_class(item, classes):
+    label = item.getObjLabel().strip() or f"class {item.getObjId()}"
+    average = item.getRepresentative() if item.hasRepresentative() else None
+    if average is None or not average.getFileName():
+        return StructureFile("", label, 1.0)  # a file that is not there
+    described = _describe(average, None)
+    pixel = described.pixel or classes.getSamplingRate() or 0.0
+    return replace(described, label=label, pixel=float(pixel))
 
 
 def _shape(item, path):

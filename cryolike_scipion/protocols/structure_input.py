@@ -17,10 +17,10 @@ def add_structures(section, **options):
         "inputStructures",
         MultiPointerParam,
         label="Input structures",
-        pointerClass="Volume,SetOfVolumes,AtomStruct,SetOfAtomStructs",
+        pointerClass="Volume,SetOfVolumes,SetOfClasses3D,AtomStruct,SetOfAtomStructs",
         minNumObjects=1,
-        help="The structures that particles may show: volumes, atomic structures, or sets of them, in "
-        "any mixture. Their order numbers them: the first is structure 1.",
+        help="The structures that particles may show: volumes, atomic structures, sets of them, or 3D classes (the average "
+        "of each), in any mixture. Their order numbers them: the first is structure 1.",
         **options,
     )
 

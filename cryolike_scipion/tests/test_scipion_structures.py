@@ -6,14 +6,14 @@ import os
 import mrcfile
 import numpy as np
 import pytest
-from pwem.objects import AtomStruct, Particle, SetOfAtomStructs, SetOfVolumes, Volume
+from pwem.objects import AtomStruct, Class3D, Particle, SetOfAtomStructs, SetOfClasses3D, SetOfVolumes, Volume
 
 from cryolike_scipion.convert.locations import user_files
 from cryolike_scipion.convert.results import ResultError, read_templates
 from cryolike_scipion.convert.structures import list_structures, write_structures
 from cryolike_scipion.protocols.structure_input import structure_errors
 
-from .scipion_sets import write_map
+from .scipion_sets import make_particles, write_map, write_stack
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,29 @@ def test_equal_labels_are_told_apart():
     write_map("a.mrc")
     labels = [each.label for each in list_structures([volume("a.mrc", 2.0)] * 3)]
     assert labels == ["a", "a (2)", "a (3)"]
+
+
+def test_averages_of_classes_are_structures():
+    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 4), 4)], pixel=2.5)
+    classes = SetOfClasses3D(filename="c.sqlite")
+    classes.setImages(particles)
+    write_map("one.mrc")
+    for number, (place, label) in enumerate([("one.mrc", ""), ("one.mrc", "mine"), ("one.mrc", ""), (None, "")], 1):
+        item = Class3D(objId=number)
+        average = Volume(location=place) if place else Volume()
+        average.setSamplingRate(2.0 if number == 1 else 0.0)
+        item.setRepresentative(average)
+        item.setObjLabel(label)
+        item.setEnabled(number != 3)
+        classes.append(item)
+    classes.write()
+    found = list_structures([classes])
+    assert [each.label for each in found] == ["class 1", "mine", "class 4"]
+    assert [each.pixel for each in found[:2]] == [2.0, 2.5], "the particles' pixel size where an average has none"
+    assert [os.path.basename(each.source) for each in found] == ["one.mrc", "one.mrc", ""]
+    assert "The file of structure 'class 4' is missing" in " ".join(structure_errors(found, []))
+    with mrcfile.open(write_structures(found[1:2], "out")[0]) as file:
+        assert file.voxel_size.x == pytest.approx(2.5) and np.array_equal(file.data, mrcfile.read("one.mrc"))
 
 
 def test_anything_else_is_refused():
