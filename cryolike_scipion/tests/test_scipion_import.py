@@ -1,0 +1,174 @@
+"""The node *import particles*: what RELION's and cryoSPARC's files say arrives in Scipion, and comes out again the same."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from cryolike_scipion.convert.imported import ImportedParticles, ParticleFileError
+from cryolike_scipion.convert.locations import StackNames
+from cryolike_scipion.convert.particles import write_particles
+from cryolike_scipion.convert.poses import euler_matrices
+from cryolike_scipion.convert.star import read_columns
+from cryolike_scipion.protocols import ProtCryolikeImportParticles
+
+from .scipion_project import ScipionProject, columns
+from .scipion_sets import write_stack
+
+HEAD = """
+# version 30001
+
+data_optics
+
+loop_
+_rlnOpticsGroupName #1
+_rlnOpticsGroup #2
+_rlnVoltage #3
+_rlnSphericalAberration #4
+_rlnAmplitudeContrast #5
+_rlnImagePixelSize #6
+_rlnImageSize #7
+_rlnImageDimensionality #8
+first 1 300.0 2.7 0.1 1.5 16 2
+second 2 200.0 0.01 0.07 {pixel} 16 2
+
+data_particles
+
+loop_
+"""
+LABELS = ["ImageName", "OpticsGroup", "DefocusU", "DefocusV", "DefocusAngle", "PhaseShift", "RandomSubset", "ClassNumber"]
+LABELS += ["AngleRot", "AngleTilt", "AnglePsi", "OriginXAngst", "OriginYAngst", "MicrographName", "CoordinateX", "CoordinateY"]
+VALUES = ("rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift", "rlnRandomSubset")
+POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
+
+
+def write_relion(name, rows, pixel=1.5, labels=LABELS, stack="relion/images.mrcs"):
+    """Write a STAR file of particles, numbered from `rows`; return its values."""
+    lines = []
+    for n in rows:
+        values = [f"{n:06d}@{stack}", 1 + n % 2, 10000 + n / 3, 9000 + n, 12.5 * n, 90.0, 1 + n % 2, 3]
+        values += [20.25 * n, 10.5 + n, -7.75 * n, 0.5 * n, -1.25, "mic.mrc", 10 * n, 20 * n]
+        lines.append(" ".join(str(value) for value in values[: len(labels)]))
+    text = HEAD.format(pixel=pixel) + "".join(f"_rln{label} #{i + 1}\n" for i, label in enumerate(labels))
+    with open(name + ".tmp", "w") as stream:
+        stream.write(text + "\n".join(lines) + "\n")
+    os.replace(name + ".tmp", name)
+
+
+@pytest.fixture(scope="module")
+def project():
+    project = ScipionProject("imports")
+    os.makedirs("relion")
+    write_stack("relion/images.mrcs", 9)
+    yield project
+    project.close()
+
+
+def back(particles):
+    """Write a set as the engine's input; return its columns, numbers where they are such."""
+    write_particles(particles, "back.star", StackNames("links"))
+    return read_columns("back.star", "particles", VALUES + POSE + ("rlnImageName", "cryolikeImageSign")), read_columns(
+        "back.star", "optics", ("rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+    )
+
+
+def test_a_relion_file_comes_out_again_the_same(project):
+    write_relion("relion.star", range(1, 6))
+    protocol = project.finish(ProtCryolikeImportParticles, files=os.path.abspath("relion.star"))
+    particles = protocol.outputParticles
+    assert particles.getSize() == 5 and particles.isStreamClosed()
+    assert particles.hasCTF() and particles.hasAlignmentProj()
+    assert particles.getSamplingRate() == 1.5 and particles.getXDim() == 16
+    table = columns(particles.getFileName())
+    assert table["_index"] == [1, 2, 3, 4, 5]
+    assert set(table["_filename"]) == {os.path.realpath("relion/images.mrcs")}
+    assert set(table["_classId"]) == {3}
+    assert table["_coordinate._x"] == [10, 20, 30, 40, 50]
+    found, optics = back(particles)
+    given = read_columns("relion.star", "particles", VALUES + POSE)
+    names = {name: text for text, name in zip(("1", "2"), optics["rlnOpticsGroupName"])}
+    assert sorted(names) == ["first", "second"]
+    assert [optics["rlnVoltage"][optics["rlnOpticsGroupName"].index("second")]] == ["200"]
+    expected = [names["second" if n % 2 else "first"] for n in range(1, 6)]
+    assert found["rlnOpticsGroup"] == expected
+    for name in VALUES[1:]:
+        assert np.allclose(np.array(found[name], float), np.array(given[name], float), atol=1e-5), name
+    one, other = (np.array([each[name] for name in POSE], float) for each in (found, given))
+    assert np.allclose(euler_matrices(*one[:3]), euler_matrices(*other[:3]), atol=1e-6)
+    assert np.allclose(one[3:], other[3:], atol=1e-4)
+    assert "5 particles from 1 files." in protocol.summary()
+
+
+def test_a_cryosparc_file_keeps_its_sign(project):
+    fields = [("uid", "u8"), ("blob/path", "S40"), ("blob/idx", "u4"), ("blob/shape", "u4", 2), ("blob/psize_A", "f4")]
+    fields += [("blob/sign", "f4"), ("ctf/accel_kv", "f4"), ("ctf/cs_mm", "f4"), ("ctf/amp_contrast", "f4")]
+    fields += [("ctf/df1_A", "f4"), ("ctf/df2_A", "f4"), ("ctf/df_angle_rad", "f4"), ("ctf/phase_shift_rad", "f4")]
+    array = np.zeros(4, dtype=fields)
+    for name, value in zip(array.dtype.names, (7, b"relion/images.mrcs", 0, 16, 1.5, -1, 300, 2.7, 0.1, 12000, 11000, 0.5, 0)):
+        array[name] = value
+    array["uid"] += np.arange(4, dtype=np.uint64)
+    array["blob/idx"] = [3, 1, 0, 2]
+    with open("J3_particles.cs", "wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+    protocol = project.finish(ProtCryolikeImportParticles, files="J3_particles.cs")
+    table = columns(protocol.outputParticles.getFileName())
+    assert table["_index"] == [4, 2, 1, 3]
+    assert set(table["_cryolike_imageSign"]) == {-1}
+    found, _ = back(protocol.outputParticles)
+    assert set(found["cryolikeImageSign"]) == {"-1"}
+    assert not protocol.outputParticles.hasAlignmentProj()
+
+
+def test_files_that_come_are_imported_once_and_a_stop_repeats_nothing(project):
+    os.makedirs("session")
+    write_relion("session/a.star", [1, 2])
+    protocol = project.new(
+        ProtCryolikeImportParticles,
+        files=os.path.abspath("session/*.star"),
+        dataStreaming=True,
+        stopFile=os.path.abspath("session/stop"),
+        fileTimeout=0.2,
+    )
+    project._project.launchProtocol(protocol, wait=False)
+    wait_for(project, protocol, 2)
+    assert protocol.outputParticles.isStreamOpen()
+    project._project.stopProtocol(protocol)
+    write_relion("session/b.star", [5, 4, 3])
+    open("session/stop", "w").close()
+    again = project.run(project._project.getProtocol(protocol.getObjId(), fromRuns=False), resume=True)
+    assert again.isFinished(), project.log(again)
+    table = columns(again.outputParticles.getFileName())
+    assert table["id"] == [1, 2, 3, 4, 5]
+    assert table["_index"] == [1, 2, 5, 4, 3]
+    assert again.outputParticles.isStreamClosed()
+
+
+def wait_for(project, protocol, count):
+    end = time.monotonic() + 120
+    while not hasattr(protocol, "outputParticles") or protocol.outputParticles.getSize() < count:
+        assert time.monotonic() < end and not protocol.isFailed(), project.log(protocol)
+        time.sleep(0.3)
+        project._project._updateProtocol(protocol)
+
+
+def test_what_one_set_cannot_hold_is_refused(project):
+    write_relion("two.star", [1, 2], pixel=1.7)
+    with pytest.raises(ParticleFileError, match=r"two.star has optics groups of different pixel sizes, from 1.5 to 1.7 Å"):
+        ImportedParticles("two.star", "two.star")
+    write_relion("bare.star", [1, 2], labels=LABELS[:2])
+    with pytest.raises(ParticleFileError, match="have no defocus"):
+        ImportedParticles("bare.star", "bare.star")
+
+
+def test_validation(project):
+    protocol = project.new(ProtCryolikeImportParticles, files="")
+    assert "Give a particle file." in protocol._validate()
+    protocol.files.set("no/such*.star")
+    assert "There is no file no/such*.star." in protocol._validate()[0]
+    protocol.dataStreaming.set(True)
+    assert protocol._validate() == []
+    write_relion("one.star", [1])
+    protocol.files.set("one.star")
+    protocol.stopFile.set("one.star")
+    assert "The stop file is one of the particle files" in protocol._validate()[0]
