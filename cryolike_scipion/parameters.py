@@ -384,6 +384,12 @@ _LIKELIHOOD = (
     Parameter("priors", "floats", metavar="P", minimum=0, expert=True,
               help="Prior weight of each structure, in their order. A larger weight draws undecided "
                    "particles. Default: equal."),
+    Parameter("shift_prior", "float", unit="Å", metavar="A", above=0, expert=True,
+              help="Width (standard deviation) of a Gaussian prior over shifts, along x and y, about the centre of the search. "
+                   "A smaller one trusts the centring more. Default: all searched shifts are as probable."),
+    Parameter("view_prior", "choice", default="uniform", choices=("uniform", "input"), expert=True,
+              help="Prior over views: uniform, or as the poses that the particles came with are distributed (spread over 10°, "
+                   "with a tenth left uniform)."),
     Parameter("posterior_angle", "float", default=5.0, unit="degree", metavar="DEG", above=0, expert=True,
               help="posePosterior is the probability within this angle of the best pose; it grows with it."),
     Parameter("posterior_shift", "float", default=1.0, unit="pixel", metavar="PX", above=0, expert=True,

@@ -30,6 +30,7 @@ from .likelihood_setup import Setup, prepare_run
 from .memory import Budget, budget
 from .optima import KEEP, tensor_bytes
 from .own_output import refuse_overwriting
+from .pose_prior_choice import choose_pose_priors
 from .pose_search import StructureSearch
 from .progress import Progress
 from .report_run import REPORT, write_report
@@ -126,10 +127,11 @@ def _scoring(
 ) -> Scoring:
     """How particles are scored, with the scale prior: the given one, the manifest's, or one that is learned now."""
     kept = poses_to_keep(parameters["best_poses"], len(setup.structures), len(setup.particles))
+    pose_priors = choose_pose_priors(setup, parameters)
     searches = [
         StructureSearch(
             k, setup.bands, levels, setup.division, setup.near, setup.n_inplane, setup.ring_ctf,
-            limits.fine / len(setup.structures), kept,
+            limits.fine / len(setup.structures), kept, pose_priors[k],
         )
         for k, levels in enumerate(setup.levels)
     ]  # fmt: skip

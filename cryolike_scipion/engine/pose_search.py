@@ -21,6 +21,7 @@ from .optima import Optima
 from .polar_images import PolarImages
 from .pose_confidence import PoseConfidence, pose_confidence
 from .pose_mass import PoseWindow, pose_mass
+from .pose_priors import PosePrior
 from .pose_rows import PoseRows
 from .rotations import matrix_from_euler
 from .row_scores import MovedImages, RowScorer
@@ -29,6 +30,7 @@ from .views import nearest_view
 __all__ = ["Integral", "PoseSamples", "StructureSearch"]
 
 _TOLERANCE, _BLOCKS = Tolerance(), BlockSizes()
+_UNIFORM = PosePrior()
 _SAMPLED_ROWS = 32  # from which a pilot's poses are taken
 _SEEDS, _NEXT = 2, 1.1  # rows whose views structures tell each other, and how far (steps of the grid) around them is looked
 
@@ -106,6 +108,8 @@ class StructureSearch:
         Memory for templates of finer views.
     keep_poses : int
         Best distinct poses to keep for each image.
+    pose_prior : PosePrior
+        Over shifts and views, beside the uniform one.
     """
 
     def __init__(
@@ -119,11 +123,12 @@ class StructureSearch:
         ring_ctf: np.ndarray,
         max_bytes: float,
         keep_poses: int = 0,
+        pose_prior: PosePrior = _UNIFORM,
     ) -> None:
         self.structure, self.bands, self.levels, self.division, self.near = structure, bands, levels, division, near
         self.bank = bands[-1].banks[structure]
         self.shifts, self.table = levels[-1].shifts, levels[-1].table
-        self.keep_poses = keep_poses
+        self.keep_poses, self.pose_prior = keep_poses, pose_prior
         step = self.shifts.step if len(self.shifts) > 1 else (0.0, 0.0)
         self.n_inplane = n_inplane
         self.grid = RowGrid(0, step, n_inplane)
@@ -226,6 +231,8 @@ class StructureSearch:
             change = divide_rows(
                 images, rows, last, self.bands[-1], self.fine, self.links(), self.grid, prior, self.division, confinement
             )
+        for own, at in zip(rows, last):
+            self.pose_prior.apply(own, at.at_zero[:, 2])
         return Integral(
             log=np.array([r.total for r in rows]),
             mean_log=np.array([r.mean for r in rows]),

@@ -37,7 +37,7 @@ _HIERARCHICAL, _EXHAUSTIVE, _LOCAL, _FIXED = (
 _ONLY_POSE = get("likelihood", "keep").choices.index("pose")
 
 _GRID = ("max_shift", "shift_step", "shifts_x", "shifts_y", "angular_step", "levels")
-_MODEL = ("scale", "pilot", "priors", "posterior_angle", "posterior_shift", "best_poses", "keep")
+_MODEL = ("scale", "pilot", "priors", "shift_prior", "view_prior", "posterior_angle", "posterior_shift", "best_poses", "keep")
 _OUTPUT = ("assigned_above", "csv", "cs")
 _RESOURCES = ("bad_images", "memory", "precision", "batch_images", "batch_templates")
 
