@@ -11,10 +11,14 @@ A format that the engine does not read is converted there.
 import os
 import re
 
+import mrcfile
+import numpy as np
 from pwem.emlib.image import ImageHandler
+from tifffile import TiffFile
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+:,=~-]*\Z")
 _SOURCE = "_source"
+_TIFF = (".tif", ".tiff")
 STACK_EXTENSIONS = (".mrcs", ".mrc", ".st", ".ali", ".map")
 
 
@@ -67,9 +71,24 @@ class StackNames:
         if readable:
             link(path, name)
         else:
-            ImageHandler().convertStack(link_source(path, name), name)
+            _convert(link_source(path, name), name)
             self.converted.append(path)
         return name
+
+
+def _convert(source, name):
+    """Write a stack in another format as MRC; `name` appears only when it is complete."""
+    part = os.path.splitext(name)[0] + "_part.mrcs"
+    if os.path.splitext(source)[1].lower() in _TIFF:
+        # Scipion's own readers take some multi-page files for one image.
+        with TiffFile(source) as file, mrcfile.new(part, overwrite=True) as target:
+            pages = [page.asarray() for page in file.pages]  # one page may hold several images, too
+            images = np.concatenate([page.reshape((-1,) + page.shape[-2:]) for page in pages])
+            target.set_data(images.astype(np.float32))
+            target.set_image_stack()
+    else:
+        ImageHandler().convertStack(source, part)
+    os.replace(part, name)
 
 
 def link_source(source, name):

@@ -2,14 +2,18 @@
 
 import os
 
+import h5py
+import mrcfile
 import numpy as np
 import pytest
+import tifffile
 from pyworkflow.object import Float, Integer, String
 
 from cryolike_scipion.convert.locations import StackNames
 from cryolike_scipion.convert.particles import write_particles
 from cryolike_scipion.convert.star import read_columns
 from cryolike_scipion.objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE
+from cryolike_scipion.protocols.particle_input import input_notes
 
 from .scipion_sets import ODD_NAME, make_particles, write_stack
 
@@ -133,14 +137,41 @@ def test_odd_names_become_links_that_lead_to_the_stack():
     assert not os.path.exists("oops")
 
 
-def test_a_format_the_engine_does_not_read_is_converted():
-    import mrcfile
+def _spider(images, name):
     from pwem.emlib.image import ImageHandler
 
-    ImageHandler().convertStack(write_stack("a.mrcs", 3), "with space.stk")
-    rows, _ = written(make_particles("p.sqlite", [("with space.stk", 3)]))
-    name = rows["rlnImageName"][2].split("@")[1]
-    assert np.allclose(mrcfile.read(name), mrcfile.read("a.mrcs"))
+    ImageHandler().convertStack("a.mrcs", name)
+
+
+def _shaped_tiff(images, name):
+    tifffile.imwrite(name, images)
+
+
+def _paged_tiff(images, name):
+    with tifffile.TiffWriter(name) as file:
+        for image in images:
+            file.write(image, contiguous=False)
+
+
+def _eman_hdf(images, name):
+    with h5py.File(name, "w") as file:
+        for number, image in enumerate(images):
+            file.create_dataset(f"MDF/images/{number}/image", data=image)
+
+
+@pytest.mark.parametrize("make, ending", [(_spider, "stk"), (_shaped_tiff, "tif"), (_paged_tiff, "TIFF"), (_eman_hdf, "hdf")])
+def test_a_format_the_engine_does_not_read_is_converted_once_and_told(make, ending):
+    images = mrcfile.read(write_stack("a.mrcs", 3))
+    name = f"with space.{ending}"
+    make(images, name)
+    names = StackNames("inputs")
+    write_particles(make_particles("p.sqlite", [("a.mrcs", 1), (name, 3), (name, 3)]), STAR, names)
+    rows = read_columns(STAR, "particles", COLUMNS)["rlnImageName"]
+    (stack,) = {row.split("@")[1] for row in rows[1:]}
+    assert rows[1:4] == rows[4:] and np.allclose(mrcfile.read(stack), images)
+    assert rows[0] == "000001@a.mrcs" and names.converted == [name] and names.formats() == [f".{ending.lower()}"]
+    assert f"1 image stacks were converted to MRC (.{ending.lower()})." in input_notes(names, None)
+    assert sorted(file for file in os.listdir("inputs") if "part" in file) == []
 
 
 def test_phase_shift_b_factor_and_micrograph():
