@@ -1,5 +1,7 @@
 """A RELION 3.1 STAR file, as the engine's verb ``star`` writes it, as Scipion particles."""
 
+from typing import List
+
 import numpy as np
 from pwem.objects import Acquisition, Coordinate, CTFModel, Particle, Transform
 from pyworkflow.object import Float, Integer
@@ -67,8 +69,8 @@ class ImportedParticles:
         self.posed = all(name in self._columns for name in _POSE)
         self._matrices = None
         if self.posed:
-            pose = (np.array(self._columns[name], dtype=np.float64) for name in _POSE)
-            self._matrices = transforms_from_poses(*pose, self.pixel)
+            rot, tilt, psi, x, y = (np.array(self._columns[name], dtype=np.float64) for name in _POSE)
+            self._matrices = transforms_from_poses(rot, tilt, psi, x, y, self.pixel)
 
     def __len__(self):
         return len(self._columns["rlnImageName"])
@@ -109,7 +111,7 @@ class ImportedParticles:
 
 def _optics_text(star):
     """Return the table of optics groups of a STAR file as text."""
-    kept = []
+    kept: List[str] = []
     with open(star, encoding="utf-8", errors="surrogateescape") as stream:
         for line in stream:
             if line.startswith("data_"):
