@@ -23,8 +23,8 @@ class AtomChoice:
     select : str or None
         In gemmi's selection syntax, for example ``A,B`` or ``A/10-200/CA``; all atoms if None.
     models : str
-        ``ensemble``: each model of the file is a structure. ``first``: only the first is. ``together``: all are one structure, as
-        the copies in older files of assemblies are.
+        ``ensemble``: each model of the file is a structure. ``first``: only the first is. ``together``: all are one
+        structure, as the copies in older files of assemblies are.
     assembly : str or None
         Name of the biological assembly to build, such as ``1``; None takes the coordinates as they are.
     hydrogens, waters : bool

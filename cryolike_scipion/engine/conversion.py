@@ -120,12 +120,13 @@ def _transform(particles, rows, images, settings: PolarSettings, rule, device) -
     parts = []
     for start in range(0, len(rows), batch):
         part = slice(start, start + batch)
+        some = {name: values[part] for name, values in arguments.items()}
         pixels = _without_mean(torch.as_tensor(images[part], dtype=kind, device=device))
         parts.append(
             polar_images(
-                corrected(pixels, group.aberrations, group.pixel_size),
+                corrected(pixels, group, some),
                 torch.as_tensor(particles.sign[rows[part]], device=device),
-                {name: values[part] for name, values in arguments.items()},
+                some,
                 settings.images,
                 settings.grid,
                 rule,

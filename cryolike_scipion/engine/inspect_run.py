@@ -154,7 +154,7 @@ def compare(results: Results, setup: Setup, place: int) -> dict[str, np.ndarray]
     if status[0] != OK:
         raise InputError(str(problems[0]))
     sign = torch.as_tensor(particles.sign[[place]])
-    pixels = corrected(torch.as_tensor(raw), group.aberrations, group.pixel_size)
+    pixels = corrected(torch.as_tensor(raw), group, ctf_arguments(particles, np.array([place])))
     image = prepare(pixels, sign, settings.images, group.pixel_size)[0].double()
     mask = mask_of(settings.images, group.box, group.pixel_size)
     shown = (image * mask).numpy()

@@ -31,8 +31,9 @@ ABERRATION_LABELS = (
     "rlnMagMat10",
     "rlnMagMat11",
 )
-# What RELION calls images that were changed by their CTF.
-CORRECTED_LABELS = ("rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataAreCtfCorrected")
+# What RELION calls images that were changed by their CTF: the first change can be undone.
+FLIPPED_LABEL = "rlnCtfDataArePhaseFlipped"
+CORRECTED_LABELS = ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataAreCtfCorrected")
 _PARTICLE_LABELS = (
     "rlnImageName",
     "rlnOpticsGroup",
@@ -60,7 +61,7 @@ _PARTICLE_LABELS = (
     ROOT_NUMBER_LABEL,
 )
 TOMOGRAPHY_LABELS = ("rlnTomoParticleName", "rlnTomoSubtomogramsAre2DStacks")
-_SHARED_LABELS = (*OPTICS_LABELS, *ABERRATION_LABELS, *CORRECTED_LABELS, *TOMOGRAPHY_LABELS)
+_SHARED_LABELS = (*OPTICS_LABELS, *ABERRATION_LABELS, FLIPPED_LABEL, *CORRECTED_LABELS, *TOMOGRAPHY_LABELS)
 
 
 class ParticleTable:

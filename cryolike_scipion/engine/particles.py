@@ -45,6 +45,8 @@ class OpticsGroup:
         Fraction, 0 to 1.
     aberrations : Aberrations
         Of higher order, and the magnification.
+    phase_flipped : bool
+        Whether the images' phases were turned where the CTF is negative.
     """
 
     name: str
@@ -54,6 +56,7 @@ class OpticsGroup:
     cs_mm: float
     amplitude_contrast: float
     aberrations: Aberrations = dataclasses.field(default_factory=Aberrations)
+    phase_flipped: bool = False
 
     @property
     def nyquist(self) -> float:

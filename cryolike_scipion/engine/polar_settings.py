@@ -127,6 +127,7 @@ def image_hashes(particles: Particles, indices: np.ndarray, settings: PolarSetti
             "frame": int(particles.frame[i]),
             "optics": [group.pixel_size, group.box, group.voltage_kv, group.cs_mm, group.amplitude_contrast],
             "aberrations": asdict(group.aberrations),
+            "phase_flipped": group.phase_flipped,
             "ctf": [float(getattr(particles, name)[i]) for name in values],
         }
         hashes.append(fingerprint(decides)[:32])

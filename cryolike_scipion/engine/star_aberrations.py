@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 _MAGNIFICATION = (("rlnMagMat00", 1.0), ("rlnMagMat01", 0.0), ("rlnMagMat10", 0.0), ("rlnMagMat11", 1.0))
 _FARTHEST = 0.5  # a magnification matrix farther from one than this is no calibration but an error
 _SAID = {
-    "rlnCtfDataArePhaseFlipped": "phase-flipped",
     "rlnCtfDataAreCtfPremultiplied": "multiplied by their CTF",
     "rlnCtfDataAreCtfCorrected": "corrected for their CTF",
 }
@@ -82,11 +81,12 @@ def say_what_is_applied(table: ParticleTable, optics: Sequence[OpticsGroup], opt
         "antisymmetric aberrations (beam tilt, trefoil, …)": [any(group.aberrations.odd) for group in optics],
         "symmetric aberrations (tetrafoil, …)": [any(group.aberrations.even) for group in optics],
         "anisotropic magnification": [group.aberrations.distorts for group in optics],
+        "flipped phases": [group.phase_flipped for group in optics],
     }
     for what, groups in of.items():
         count = int(np.count_nonzero(np.array(groups)[optics_index]))
         if count:
-            logger.info("%s: %s applied to %d of %d particles", table.path, what, count, len(table))
+            logger.info("%s: %s taken into account for %d of %d particles", table.path, what, count, len(table))
 
 
 def refuse_tomography(table: ParticleTable) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .mrc_stack import StackError, read_stack_header
-from .particle_table import ParticleTable
+from .particle_table import FLIPPED_LABEL, ParticleTable
 from .particles import OpticsGroup, ParticleDocument, Particles
 from .stack_paths import ROOT_LABEL, ROOT_NUMBER_LABEL, ROOT_TABLE, find_stacks
 from .star_aberrations import aberrations_of, refuse_corrected, refuse_tomography, say_what_is_applied
@@ -287,6 +287,7 @@ class _Key(NamedTuple):
     cs: float
     contrast: float
     aberrations: int
+    flipped: bool
 
 
 def _optics_groups(
@@ -301,7 +302,8 @@ def _optics_groups(
     places: dict[_Key, int] = {}
     index = np.empty(len(table), dtype=np.int64)
     aberrations, aberration_index = aberrations_of(table, voltage, cs)
-    columns = (table.group_index, pixel, box, voltage, cs, contrast, aberration_index)
+    flipped = table.number(FLIPPED_LABEL, 0.0) != 0
+    columns = (table.group_index, pixel, box, voltage, cs, contrast, aberration_index, flipped)
     for i, values in enumerate(zip(*(column.tolist() for column in columns))):
         index[i] = places.setdefault(_Key(*values), len(places))
     groups = []
@@ -309,7 +311,7 @@ def _optics_groups(
         names = table.group_names
         name = names[key.source_group] if names else f"opticsGroup{number + 1}"
         shared = aberrations[key.aberrations]
-        groups.append(OpticsGroup(name, key.pixel, key.box, key.voltage, key.cs, key.contrast, shared))
+        groups.append(OpticsGroup(name, key.pixel, key.box, key.voltage, key.cs, key.contrast, shared, key.flipped))
     return tuple(groups), index
 
 

@@ -16,7 +16,7 @@ from cryolike_scipion.engine.ctf import CtfPoints, ctf, wavelength
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.image_correction import corrected
 from cryolike_scipion.engine.inspect_run import posed_templates
-from cryolike_scipion.engine.particles import read_particles
+from cryolike_scipion.engine.particles import OpticsGroup, read_particles
 from cryolike_scipion.engine.polar_grid import choose_grid
 from cryolike_scipion.engine.results import load_results
 from cryolike_scipion.engine.simulate import HalfPlane
@@ -169,7 +169,7 @@ def test_beam_tilt_of_the_particles_splits_their_group(tmp_path):
         ({"rlnOddZernike": "[0.1,x]"}, "rlnOddZernike is not a list of numbers"),
         ({"rlnEvenZernike": "[nan]"}, "rlnEvenZernike is not a list of numbers"),
         ({"rlnMagMat00": "0", "rlnMagMat11": "0"}, "the magnification matrix is"),
-        ({"rlnCtfDataArePhaseFlipped": "1"}, "the images are phase-flipped"),
+        ({"rlnCtfDataAreCtfCorrected": "1"}, "the images are corrected for their CTF"),
         ({"rlnCtfDataAreCtfPremultiplied": "1"}, "the images are multiplied by their CTF"),
     ],
 )
@@ -249,7 +249,7 @@ def test_corrected_images_are_those_without(tmp_path, columns, precision):
     particles = read_particles([star])
     shared = particles.optics[0].aberrations
     images = torch.as_tensor(observed(density, star).astype(precision))
-    found = corrected(images, shared, PIXEL)
+    found = corrected(images, particles.optics[0], ctf_arguments(particles, np.arange(4)))
     assert found.dtype == images.dtype
     moved = shared.origin_undistorted(origins)
     np.testing.assert_allclose(shared.origin_in_image(moved), origins, atol=1e-12)
@@ -261,9 +261,13 @@ def test_corrected_images_are_those_without(tmp_path, columns, precision):
     assert max(left) < 2e-4 and min(before) > 10 * max(left)
 
 
+def group_of(aberrations, box):
+    return OpticsGroup("x", 1.7, box, VOLTAGE, CS, 0.1, aberrations)
+
+
 def test_nothing_is_done_where_there_is_nothing_to_do():
     images = torch.randn(2, 8, 8)
-    assert corrected(images, Aberrations(even=(0.0, 1.0)), 2.0) is images
+    assert corrected(images, group_of(Aberrations(even=(0.0, 1.0)), 8), {}) is images
 
 
 @settings(max_examples=20, deadline=None)
@@ -276,7 +280,8 @@ def test_a_smooth_image_is_taken_where_the_matrix_says(box, small):
     def wave(u, v):
         return np.cos(2 * np.pi * (u + 2 * v) / box) + 0.5 * np.sin(2 * np.pi * (2 * u - v) / box) + 3.0
 
-    found = corrected(torch.as_tensor(wave(x, y))[None], Aberrations(magnification=tuple(matrix.ravel())), 1.7)[0]
+    shared = Aberrations(magnification=tuple(matrix.ravel()))
+    found = corrected(torch.as_tensor(wave(x, y))[None], group_of(shared, box), {})[0]
     u, v = np.tensordot(matrix.T, np.stack([x, y]), axes=1)
     np.testing.assert_allclose(found, wave(u, v), atol=1e-9)
 
@@ -301,6 +306,22 @@ def test_relion_project_has_the_same_symmetric_aberrations(tmp_path):
     plain = [correlation(a[inside, inside], b[inside, inside]) for a, b in zip(theirs, without)]
     print(f"correlation with relion_project {min(with_them):.4f} or more; without the aberrations {max(plain):.4f} or less")
     assert min(with_them) > 0.98 and max(plain) < 0.9
+
+
+def test_phases_that_relion_flipped_are_turned_back(tmp_path):
+    density = structure()
+    reference = write_map(tmp_path / "map.mrc", density.density, PIXEL)
+    star, *_ = write_particles(tmp_path, 6, rlnCtfDataArePhaseFlipped="1")
+    command = ("--i", "map.mrc", "--ang", star.name, "--ctf", "--ctf_phase_flip", "--o", "images", "--angpix", PIXEL)
+    relion("relion_project", *command, folder=tmp_path)
+    particles = read_particles([star])
+    flipped = torch.as_tensor(mrcfile.read(tmp_path / "images.mrcs"))
+    found = corrected(flipped, particles.optics[0], ctf_arguments(particles, np.arange(6)))
+    for image, before, want in zip(found, flipped, observed(density, star)):
+        assert correlation(image, want) > 0.999 and correlation(before, want) < 0.98
+    run = score(tmp_path / "run", star, [reference], search="fixed")
+    star.write_text(star.read_text().replace("rlnCtfDataArePhaseFlipped", "rlnSomething"))
+    assert run.cc[0].min() > 0.99 and score(tmp_path / "not", star, [reference], search="fixed").cc[0].max() < 0.98
 
 
 def test_relion_reconstruct_undoes_what_we_apply(tmp_path):
