@@ -55,6 +55,17 @@ def pytest_runtest_makereport(item, call):
         report.longrepr = f"skipped, but CRYOLIKE_REQUIRE_ALL is set: {reason}"
 
 
+@pytest.fixture(autouse=True)
+def _no_reports_of_inputs(request, monkeypatch):
+    """Templates and converted particles without their reports in tests of the engine, except those that look at them."""
+    name = request.module.__name__.rpartition(".")[2]
+    if name.startswith("test_engine_") and name != "test_engine_gallery":
+        from cryolike_scipion.engine import particles_run, templates_run
+
+        monkeypatch.setattr(templates_run, "write_template_report", lambda *_: None)
+        monkeypatch.setattr(particles_run, "write_particle_report", lambda *_: None)
+
+
 @pytest.fixture
 def no_report(monkeypatch):
     """Runs of ``likelihood`` without their report, whose plots take longer than small runs."""
