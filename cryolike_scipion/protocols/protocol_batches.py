@@ -17,6 +17,7 @@ from ..convert.set_columns import read_attributes
 from .batches import (
     Batch,
     batch_folder,
+    file_identity,
     forget_batches,
     read_json,
     stored_batches,
@@ -77,6 +78,7 @@ class ProtCryolikeBatches(ProtCryolikeBase):
         self._gpus = pool_of(self)
         self._inserted = {}  # step number: Batch
         self._waitingSince = None
+        self._seen, self._left = None, 0  # the input's file when it was last looked at; particles that no batch has then
         self._began, self._before = time.time(), 0
         source = self._openInput()
         isOpen = source.isStreamOpen()
@@ -94,10 +96,12 @@ class ProtCryolikeBatches(ProtCryolikeBase):
     def _stepsCheck(self):
         """Look for new particles; Scipion calls this every few seconds while the run works."""
         finish = self._steps[self._finish - 1]
-        if finish.isWaiting():
+        seen = file_identity(self.inputParticles.get().getFileName())
+        if finish.isWaiting() and (seen != self._seen or self._left):
             source = self._openInput()
             isOpen = source.isStreamOpen()  # before its items: what comes later than this is in the next look
             self._look(source, isOpen)
+            self._seen = seen
             if not isOpen:
                 finish.addPrerequisites(*self._inserted)
                 finish.setStatus(STATUS_NEW)
@@ -200,6 +204,7 @@ class ProtCryolikeBatches(ProtCryolikeBase):
             self._single = not self._stored and not isOpen and len(ids) <= self._stepSize(len(ids))
             self._ready = [] if self._single else self._beforeBatches(ids, isOpen) if ids else None
             if self._ready is None:
+                self._left = len(ids)
                 self._noteProgress(isOpen, here=len(ids))
                 return
             for batch in self._stored:
@@ -212,6 +217,7 @@ class ProtCryolikeBatches(ProtCryolikeBase):
             folder = self._getExtraPath() if self._single else batch_folder(self._getExtraPath(), number)
             self._insertBatch(source, Batch(number, folder, part))
             self._waitingSince = None
+        self._left = len(new)
         self._noteProgress(isOpen)
 
     def _wantsMore(self, count, size):

@@ -5,11 +5,13 @@ The engine is a program that notes what it is asked and writes what is asked for
 
 import os
 import re
+import sqlite3
 import stat
 import threading
 import time
 
 import pytest
+from pwem.objects import SetOfParticles
 
 from cryolike_scipion.protocols import ProtCryolikeConvertParticles, gpu_pool
 from cryolike_scipion.protocols.batches import Batch, stored_batches
@@ -126,6 +128,51 @@ def test_a_run_that_is_continued_repeats_no_batch_and_loses_none(project, source
     assert [re.search(r"batches/(\d+)", job).group(1) for _, _, _, job in starts(notes)[before:]] == ["000003", "000004"]
     assert columns(again.outputParticles.getFileName())["id"] == columns(source.outputParticles.getFileName())["id"]
     assert len({name for *_, name in project.relations() if name}) == 1
+
+
+def test_an_open_set_is_worked_on_as_it_grows_until_it_is_closed(project, notes, monkeypatch):
+    monkeypatch.setenv("SCIPION_STEPS_CHECK_SEC", "1")
+    make_particles("growing.sqlite", [(write_stack("more.mrcs", 70), 70)]).close()
+    growing = project.import_set(os.path.abspath("growing.sqlite"), 1.5)
+    path = growing.outputParticles.getFileName()
+    later = [item.clone() for item in growing.outputParticles.iterItems(where="id > 550")]
+    with sqlite3.connect(path) as database:  # as it was when the first 55 had come
+        database.execute("delete from Objects where id > 550")
+    change(path, [], SetOfParticles.STREAM_OPEN)
+    protocol = convert(project, growing, numberOfThreads=3)
+    project._project.launchProtocol(protocol, wait=False)
+    wait_until(project, protocol, lambda: output_size(protocol) == 55)
+    assert protocol.outputParticles.isStreamOpen()
+    change(path, later, SetOfParticles.STREAM_CLOSED)
+    wait_until(project, protocol, lambda: not protocol.isActive())
+    assert protocol.isFinished(), project.log(protocol)
+    assert columns(protocol.outputParticles.getFileName())["id"] == [10 * number for number in range(1, 71)]
+    assert protocol.outputParticles.isStreamClosed()
+    assert len(starts(notes)) == 2
+
+
+def change(path, items, state):
+    """Add items to a set on the disk, and open or close it."""
+    particles = SetOfParticles(filename=path)
+    particles.loadAllProperties()
+    particles.enableAppend()
+    for item in items:
+        particles.append(item)
+    particles.setStreamState(state)
+    particles.write()
+    particles.close()
+
+
+def output_size(protocol):
+    return protocol.outputParticles.getSize() if hasattr(protocol, "outputParticles") else 0
+
+
+def wait_until(project, protocol, condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end and not protocol.isFailed(), project.log(protocol)
+        time.sleep(0.3)
+        project._project._updateProtocol(protocol)
 
 
 def test_other_parameters_begin_anew_but_other_resources_do_not(project, source, notes):
