@@ -82,7 +82,7 @@ def _of_atoms(path):
     diameter = 2.0 * float(np.sqrt((coordinates**2).sum(axis=1)).max())
     width = 1.3 * diameter + 4 * _ATOM_BLUR
     edges = np.linspace(-width / 2, width / 2, _ATOM_BOX + 1)
-    picture, _, _ = np.histogram2d(coordinates[:, 1], coordinates[:, 0], bins=(edges, edges))
+    picture, _ = np.histogramdd(coordinates[:, 1::-1], bins=[edges, edges])
     return low_passed(picture, width / _ATOM_BOX, _ATOM_BLUR), width, diameter
 
 

@@ -46,7 +46,7 @@ def merge_galleries(out: Path, merged: Results, runs: Sequence[tuple[Path, Resul
     runs : sequence of (Path, Results)
     """
     place = {key: i for i, key in enumerate(row_keys(merged))}
-    parts = []
+    parts: list[_Part] = []
     for folder, results in runs:
         if results.structures != merged.structures or not (folder / OUTPUT_GALLERY).exists():
             continue

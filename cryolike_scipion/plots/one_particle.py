@@ -112,6 +112,5 @@ def _floor(below):
 
 def _spacing(shifts):
     """Return the distance of neighbouring shifts along an axis, 1 where there is one shift only."""
-    steps = [np.diff(np.unique(np.round(column, 6))) for column in shifts.T]
-    steps = np.concatenate(steps) if steps else np.zeros(0)
+    steps = np.concatenate([np.diff(np.unique(np.round(column, 6))) for column in shifts.T])
     return float(steps.min()) if steps.size else 1.0

@@ -52,7 +52,7 @@ def on_map(rot_deg, tilt_deg):
 def draw_density(figure, axis, longitude, latitude, what, weights=None):
     """Draw how many directions lie in each cell of equal area."""
     edges = np.linspace(-np.pi, np.pi, _CELLS[0] + 1), np.linspace(-1, 1, _CELLS[1] + 1)
-    counts, _, _ = np.histogram2d(longitude, np.sin(latitude), bins=edges, weights=weights)
+    counts, _ = np.histogramdd(np.stack([longitude, np.sin(latitude)], axis=1), bins=edges, weights=weights)
     picture = axis.pcolormesh(edges[0], np.arcsin(edges[1]), counts.T, cmap="viridis", vmin=0, rasterized=True)
     bar = figure.colorbar(picture, ax=axis, shrink=0.7, pad=0.03)
     bar.set_label(f"{what} in a cell", fontsize=8)
@@ -79,7 +79,7 @@ def shift_distribution(origin_x, origin_y):
     reach = max(1e-3, float(np.abs([origin_x, origin_y]).max(initial=0.0))) * 1.05
     if len(origin_x) > _DOTS:
         edges = np.linspace(-reach, reach, 61)
-        counts, _, _ = np.histogram2d(origin_x, origin_y, bins=(edges, edges))
+        counts, _ = np.histogramdd(np.stack([origin_x, origin_y], axis=1), bins=[edges, edges])
         picture = axis.pcolormesh(edges, edges, counts.T, cmap="viridis", rasterized=True)
         figure.colorbar(picture, ax=axis, shrink=0.8).set_label("particles in a cell", fontsize=8)
     else:

@@ -200,6 +200,15 @@ class Driver:
         view.window.destroy()
         viewer.formWindow.root.destroy()
 
+    def ensemble(self):
+        """The viewer of ensemble weights."""
+        viewer = self.viewer(self.runs["ProtCryolikeEnsemble"])
+        viewer.visualize(self.runs["ProtCryolikeEnsemble"], windows=self.main)
+        self.pump()
+        (view,) = self.press(viewer, "populations")
+        self.tabs(view, "ensemble")
+        viewer.formWindow.root.destroy()
+
     def likelihood(self):
         """The viewer of likelihoods: every button of it."""
         protocol = self.runs["ProtCryolikeLikelihood"]
@@ -323,6 +332,7 @@ def main():
         ("templates", driver.templates),
         ("particles", driver.particles),
         ("likelihood", driver.likelihood),
+        ("ensemble", driver.ensemble),
         ("table", driver.table),
     ]  # fmt: skip
     wanted = sys.argv[3:]

@@ -24,6 +24,7 @@ def make_project(folder, count, name="cryolike", **changed):
     """
     from cryolike_scipion.protocols import (
         ProtCryolikeConvertParticles,
+        ProtCryolikeEnsemble,
         ProtCryolikeGenerateTemplates,
         ProtCryolikeLikelihood,
     )
@@ -49,12 +50,17 @@ def make_project(folder, count, name="cryolike", **changed):
         converted = project.finish(
             ProtCryolikeConvertParticles, inputParticles=(particles, "outputParticles"), maskDiameter=150.0, numberOfThreads=1
         )
-        project.finish(
+        likelihood = project.finish(
             ProtCryolikeLikelihood,
             inputParticles=(converted, "outputParticles"),
             inputTemplates=(templates, "outputTemplates"),
             **settings,
         )
+        # A pointer to the run itself, not to an output.
+        ensemble = project.new(ProtCryolikeEnsemble, bootstrap=50, numberOfThreads=1)
+        ensemble.inputRun.set(likelihood)
+        ensemble = project.run(ensemble)
+        assert ensemble.isFinished(), project.log(ensemble)
         return project.path
     finally:
         project.close()

@@ -28,6 +28,7 @@ EXPECTED = (
     "viewer-agreement-1",
     "viewer-landscape-2",
     "viewer-threshold",
+    "viewer-ensemble-1",
     "viewer-table",
 )
 

@@ -1,5 +1,6 @@
 """Windows that show results."""
 
+from .viewer_ensemble import CryolikeEnsembleViewer
 from .viewer_likelihood import CryolikeLikelihoodViewer
 from .viewer_particles import CryolikeConvertedParticlesViewer
 
@@ -10,6 +11,7 @@ from .viewer_templates import CryolikeTemplatesViewer
 __all__ = [
     "ACryolikeParticlesTable",
     "CryolikeConvertedParticlesViewer",
+    "CryolikeEnsembleViewer",
     "CryolikeLikelihoodViewer",
     "CryolikeTemplatesViewer",
 ]
