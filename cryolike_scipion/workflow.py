@@ -31,7 +31,7 @@ class WorkflowError(Exception):
 
 def main(arguments=None):
     """Run from the command line; return the exit status: 0 all nodes finished, 1 some failed, 2 bad arguments."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_intermixed_args(arguments)
     try:
         if not given.template:
             print("\n\n".join(describe_template(path) for path in shipped_templates()))
