@@ -4,6 +4,7 @@ from .original_star import VALUES, is_number
 from .star import number, parse_columns, quoted
 
 _NAME, _NUMBER, _SIZE, _DIMENSIONS = "rlnOpticsGroupName", "rlnOpticsGroup", "rlnImageSize", "rlnImageDimensionality"
+_FLIPPED = "rlnCtfDataArePhaseFlipped"
 _LABELS = (_NAME, _NUMBER, *VALUES, _SIZE, _DIMENSIONS)
 
 
@@ -22,6 +23,7 @@ class OpticsTable:
 
     def __init__(self, particles, original):
         self._box = particles.getXDim()
+        self._flipped = {_FLIPPED: "1"} if particles.isPhaseFlipped() else {}  # the engine turns them back
         self._original = original
         self._known = _of_import(particles.getAcquisition())
         self._first = original.first_optics() if original is not None else {}
@@ -42,7 +44,7 @@ class OpticsTable:
 
     def table(self):
         """Return the table for :func:`~cryolike_scipion.convert.star.write_star`."""
-        groups = [dict(key) for key in self._groups]
+        groups = [{**dict(key), **self._flipped} for key in self._groups]
         labels = list(dict.fromkeys([*_LABELS, *(label for group in groups for label in group)]))
         rows = [[str(i) if label == _NUMBER else group[label] for label in labels] for i, group in enumerate(groups, 1)]
         return "optics", labels, rows

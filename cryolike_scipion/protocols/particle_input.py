@@ -47,11 +47,6 @@ def particle_errors(particles, mask_diameter, resolution):
             "The particles have no CTF. Estimate it on the micrographs and extract the particles with it, or "
             "import them from a STAR file that holds it."
         )
-    if particles.isPhaseFlipped():
-        errors.append(
-            "The particles' phases are flipped, but the likelihood models the CTF of images as they were "
-            "taken. Use the particles from before phase flipping."
-        )
     pixel = particles.getSamplingRate() or 0.0
     if pixel <= 0:
         return errors + ["The particles have no pixel size. Set it when importing them."]

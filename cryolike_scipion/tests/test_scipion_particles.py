@@ -56,6 +56,14 @@ def written(particles):
     return read_columns(STAR, "particles", COLUMNS), read_columns(STAR, "optics", OPTICS)
 
 
+def test_flipped_phases_are_said_to_the_engine():
+    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)])
+    for flipped, expected in ((False, {}), (True, {"rlnCtfDataArePhaseFlipped": ["1"]})):
+        particles.setIsPhaseFlipped(flipped)
+        written(particles)
+        assert read_columns(STAR, "optics", ("rlnCtfDataArePhaseFlipped",)) == expected
+
+
 def test_ids_locations_ctf_and_optics():
     stack = write_stack("a.mrcs", 3)
     rows, optics = written(make_particles("p.sqlite", [(stack, 3)]))
