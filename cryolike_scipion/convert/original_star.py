@@ -147,6 +147,20 @@ class OriginalStar:
         text = self.text(row, label)
         return text if text is not None and is_number(text, value) else number(value)
 
+    def exact_defocus(self, row, labels, values):
+        """Return the file's own texts of a defocus (U, V and angle), if it is the same; else the numbers' shortest texts.
+
+        Scipion keeps the larger value first and the angle within half a turn.
+        """
+        texts = self.texts(row, labels)
+        if texts is not None:
+            u, v, angle = (float(text) for text in texts)
+            for one, other, turned in ((u, v, angle), (v, u, angle + 90.0)):
+                off = (turned - values[2] + 90.0) % 180.0 - 90.0
+                if abs(one - values[0]) + abs(other - values[1]) <= _SAME * (abs(u) + abs(v)) and (abs(off) < 1e-6 or u == v):
+                    return texts
+        return [number(value) for value in values]
+
     def columns_beside(self, provided):
         """Return the columns that a set which provides some has not."""
         return [label for label in self._place if label not in provided and label not in _STALE]

@@ -112,13 +112,14 @@ class _Rows:
         ctf = item.getCTF()
         pixel = item.getSamplingRate()
         texts = [f"{index:06d}@{self._names(stack)}", str(self.optics.group(item, pixel, row))]
-        values = list(ctf.getDefocus())
+        texts += self._defocus(row, ctf.getDefocus())
+        values = []
         if self._phase:
             values.append(ctf.getPhaseShift() or 0.0)
         values += [item.getAttributeValue("_" + label, 0.0) for label in self._carried]
         if self._sign:
             values.append(item.getAttributeValue(IMAGE_SIGN_ATTRIBUTE) or 1)
-        texts += [self._text(row, label, value) for label, value in zip(self._provided[2:], values)]
+        texts += [self._text(row, label, value) for label, value in zip(self._provided[5:], values)]
         if self._micrograph:
             texts.append(_one_word(item.getCoordinate().getMicName()))
         if self._place:
@@ -137,6 +138,9 @@ class _Rows:
                 raise ValueError(f"Particle {item.getObjId()} has no pose, though its set says that it is aligned.")
             matrix = np.array(item.getTransform().getMatrix(), dtype=np.float64)
         return texts, matrix, pixel, row
+
+    def _defocus(self, row, values):
+        return [number(value) for value in values] if row is None else self._original.exact_defocus(row, _CTF, values)
 
     def _text(self, row, label, value):
         return number(value) if row is None else self._original.exact(row, label, value)

@@ -1,7 +1,5 @@
 """Random particle sets of random optics groups, through STAR and cryoSPARC files and back: nothing changes on the way."""
 
-from pathlib import Path
-
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,9 +9,10 @@ from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.result_files import write_particle_files
 from cryolike_scipion.engine.results import PER_STRUCTURE, Results, StructureEntry
 from cryolike_scipion.engine.rotations import matrix_from_euler, random_rotations, vector_from_matrix
-from cryolike_scipion.engine.star_file import quote, read_star, split_row
+from cryolike_scipion.engine.star_file import read_star, split_row
 
 from .particle_files import cryosparc_array, write_cryosparc
+from .random_star import random_star
 
 ROTATION, SHIFT = 1e-5, 1e-3  # matrix elements, pixels
 SETTINGS = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -22,41 +21,6 @@ _INPUT = "cryolikeInput"
 SEEDS = st.integers(0, 2**32 - 1)
 # Numbers as programs and people write them; each has to come back as it was.
 TEXTS = st.sampled_from(["{:.6f}", "{:.2f}0", "{:e}", "{:+.3f}", "{:012.4f}", "{:.1f}"])
-
-
-def random_star(path, seed, texts, groups, rows):
-    """Write a STAR file of RELION 3.1 with this many groups and rows; numbers are written by `texts`, taken in turn."""
-    rng = np.random.default_rng(seed)
-    forms = [texts[i % len(texts)] for i in range(rows + groups)]
-    labels = ["rlnOpticsGroupName", "rlnOpticsGroup", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
-              "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality", "rlnBeamTiltX", "oddOptics"]  # fmt: skip
-    numbers = rng.permutation(np.arange(1, 3 * groups))[:groups]
-    lines = ["data_optics", "", "loop_", *(f"_{label}" for label in labels)]
-    for i, number in enumerate(numbers):
-        kv, cs, q, pixel = rng.choice([200.0, 300.0]), rng.uniform(0, 3), rng.uniform(0.05, 0.2), rng.uniform(0.5, 5)
-        name = quote(f"group {number}" if i % 2 else f"g{number}")
-        values = [forms[i].format(value) for value in (kv, cs)] + [
-            f"{q:.4f}",
-            f"{pixel:.5f}",
-            str(2 * int(rng.integers(8, 99))),
-        ]
-        lines.append(" ".join([name, str(number), *values, "2", f"{rng.normal():.3f}", f"'it''s {i}'"]))
-    labels = ["rlnOddThing", "rlnImageName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift",
-              "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnClassNumber",
-              "rlnLogLikeliContribution", "cryolikeScale"]  # fmt: skip
-    lines += ["", "# a comment", "data_particles", "", "loop_", *(f"_{label} #{i}" for i, label in enumerate(labels, 1))]
-    for i in range(rows):
-        form = forms[i + groups]
-        ctf = [form.format(value) for value in (rng.uniform(5e3, 3e4), rng.uniform(5e3, 3e4), rng.uniform(-180, 180))]
-        pose = [f"{value:.6f}" for value in (rng.uniform(-180, 180), rng.uniform(0, 180), rng.uniform(-180, 180))]
-        place = [f"{value:.4f}" for value in rng.normal(scale=9, size=2)]
-        odd = quote(rng.choice(["two words", "é#", "x", "[1,2]", '"', "data_1/y"]))
-        image = f"{rng.integers(1, 99):06d}@stack{rng.integers(3)}.mrcs"
-        more = [str(rng.integers(1, 9)), form.format(rng.normal()), form.format(rng.normal())]
-        lines.append(" ".join([odd, image, str(rng.choice(numbers)), *ctf, "0.50", *pose, *place, *more]))
-    lines += ["", "data_further", "", "_rlnNote  'kept  as it is' # even this", ""]
-    Path(path).write_text("\n".join(lines), encoding="utf-8")
-    return read_particles([path])
 
 
 def random_results(particles, seed):
@@ -101,7 +65,7 @@ def assert_same_text(before, after, order=None):
 @given(seed=SEEDS, texts=st.lists(TEXTS, min_size=1, max_size=4), groups=st.integers(1, 4), rows=st.integers(1, 12))
 def test_through_star_and_back(tmp_path_factory, seed, texts, groups, rows):
     folder = tmp_path_factory.mktemp("star")
-    particles = random_star(folder / "in.star", seed, texts, groups, rows)
+    particles = read_particles([random_star(folder / "in.star", seed, texts, groups, rows)])
     results = random_results(particles, seed)
     write_particle_files(folder / "out", results, particles, {})
     found = read_particles([folder / "out" / "particles.star"])
@@ -115,7 +79,7 @@ def test_through_star_and_back(tmp_path_factory, seed, texts, groups, rows):
 @given(seed=SEEDS, groups=st.integers(1, 4), rows=st.integers(1, 12))
 def test_from_star_to_cryosparc_and_back(tmp_path_factory, seed, groups, rows):
     folder = tmp_path_factory.mktemp("both")
-    particles = random_star(folder / "in.star", seed, ["{:.6f}"], groups, rows)
+    particles = read_particles([random_star(folder / "in.star", seed, ["{:.6f}"], groups, rows)])
     results = random_results(particles, seed)
     write_particle_files(folder / "out", results, particles, {"cs": True})
     found = read_particles([folder / "out" / "particles.cs"])
@@ -174,7 +138,7 @@ def test_from_cryosparc_to_star_and_both_back(tmp_path_factory, seed, groups, ro
 @given(seed=SEEDS, rows=st.integers(1, 12))
 def test_poses_survive_a_second_round(tmp_path_factory, seed, rows):
     folder = tmp_path_factory.mktemp("again")
-    particles = random_star(folder / "in.star", seed, ["{:.6f}"], 2, rows)
+    particles = read_particles([random_star(folder / "in.star", seed, ["{:.6f}"], 2, rows)])
     write_particles(folder / "a.star", particles, {})
     once = read_particles([folder / "a.star"])
     write_particles(folder / "b.star", once, {})
