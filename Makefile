@@ -1,19 +1,21 @@
 # make demo                 a small project from nothing, or DATA=folder-or-star for your own particles
 # make test                 all tests     (TESTS=… for some, CRYOLIKE_REQUIRE_ALL=1: a skipped test fails)
 # make bench                every speed table as Markdown (BENCH_OPTIONS=--full: the published settings, hours)
+# make calibration          are the probabilities what they claim? populations, structures, poses (hours; CALIBRATION=… for less)
 # make screenshots          the pictures of docs/, from a Scipion window on a screen that nobody sees
 # make lint | clean
 PYTHON ?= python3.11
 VENV ?= .venv
 TESTS ?= cryolike_scipion/tests
 DEMO_OUT ?= demo_output
+CALIBRATION ?=
 BENCH_OPTIONS ?=
 JOBS ?= 2
 
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' cryolike_scipion/constants.py)
 
-.PHONY: demo test lint bench screenshots clean environment
+.PHONY: demo test lint bench calibration screenshots clean environment
 
 environment: $(VENV)/.ready
 
@@ -37,9 +39,13 @@ lint: environment
 bench: environment
 	$(BIN)/python benchmarks/all.py $(BENCH_OPTIONS)
 
+calibration: environment
+	$(BIN)/python benchmarks/ensemble.py --largest
+	$(BIN)/python benchmarks/calibration.py --out calibration_output $(CALIBRATION)
+
 screenshots: environment
 	OMP_NUM_THREADS=1 $(BIN)/python tools/screenshots.py
 
 clean:
-	rm -rf $(DEMO_OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO_OUT) calibration_output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cryolike_scipion tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
