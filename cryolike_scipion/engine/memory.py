@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,14 @@ class Budget:
 
 
 def available_memory() -> float:
-    """Free memory of the machine in bytes, as the kernel estimates it; 4 GiB where it does not say."""
+    """Free memory of the machine in bytes, as the kernel estimates it (4 GiB where it does not say), but not more than the
+    memory of the Slurm job that this is.
+    """
+    granted = os.environ.get("SLURM_MEM_PER_NODE", "")
+    return min(_free_memory(), float(granted) * 2**20 if granted.isdigit() and int(granted) > 0 else float("inf"))
+
+
+def _free_memory() -> float:
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

@@ -9,6 +9,7 @@ import pytest
 
 from cryolike_scipion import engine
 from cryolike_scipion.engine.errors import InputError
+from cryolike_scipion.engine.memory import available_memory
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc/self/status on this system")
 
@@ -67,3 +68,14 @@ def test_a_bound_too_small_for_the_templates_is_refused(simulated, tmp_path):
     parameters = {"particles": [str(simulated / "particles.star")], "structures": [str(simulated / "state_1.cif")]}
     with pytest.raises(InputError, match="memory"):
         engine.run("likelihood", **parameters, angular_step=7.5, max_shift=2 * PIXEL, memory=0.06, out=str(tmp_path / "out"))
+
+
+def test_a_job_of_a_queue_has_no_more_memory_than_it_was_given(monkeypatch):
+    monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
+    free = available_memory()
+    assert free > 2**27
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
+    assert available_memory() == 100 * 2**20
+    for odd in ("0", "", "x"):  # 0: all of the node
+        monkeypatch.setenv("SLURM_MEM_PER_NODE", odd)
+        assert available_memory() == pytest.approx(free, rel=0.5)
