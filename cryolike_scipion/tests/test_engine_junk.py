@@ -15,7 +15,8 @@ def test_z_is_in_standard_deviations_of_the_others_and_outliers_do_not_move_it()
     assert robust_z(values, good)[:2] == pytest.approx((values[:2] - 5) / 2, abs=0.15)
     spoiled = values.copy()
     spoiled[:400] = -1e6
-    assert robust_z(spoiled, good)[400:] == pytest.approx((values[400:] - 5) / 2, rel=0.2, abs=0.3)
+    kept = (values[400:] - 5) / 2
+    assert np.all(np.abs(robust_z(spoiled, good)[400:] - kept) < 0.2 + 0.2 * np.abs(kept))
     good[7] = False
     assert robust_z(values, good)[7] == 0.0
     assert not robust_z(values, np.zeros(4000, dtype=bool)).any()
