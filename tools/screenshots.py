@@ -42,7 +42,10 @@ SHOWN = {
     "viewer-particle-1": "particle-comparison",
     "viewer-landscape-1": "particle-landscape-views",
     "viewer-landscape-2": "particle-landscape-shifts",
+    "viewer-ensemble-1": "ensemble-populations",
     "viewer-table": "table",
+    "form-ProtCryolikeEnsemble-1": "form-ensemble",
+    "form-ProtCryolikeImportParticles-1": "form-import",
 }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..plots import classes, one_particle, poses, scores, structures
+from ..plots import classes, one_particle, poses, scores, structures, volumes
 from . import report_page as page
 from .agreement import ANGLE, SHIFT
 from .model_comparison import compare_over_set
@@ -21,7 +21,12 @@ _EXAMPLES = {
 }
 
 
-def render(results: Results, title: str, gallery: Mapping[str, np.ndarray] | None = None) -> str:
+def render(
+    results: Results,
+    title: str,
+    gallery: Mapping[str, np.ndarray] | None = None,
+    densities: Sequence[tuple[str, np.ndarray, float]] = (),
+) -> str:
     """Write the page of a likelihood run.
 
     Parameters
@@ -29,6 +34,7 @@ def render(results: Results, title: str, gallery: Mapping[str, np.ndarray] | Non
     results : the run, from :func:`cryolike_scipion.engine.results.load_results`.
     title : heading of the page.
     gallery : pictures of the run, from :mod:`cryolike_scipion.engine.gallery`, where it has them.
+    densities : sequence of (label, float [z, y, x], voxel size in Å), of structures.
 
     Returns
     -------
@@ -46,6 +52,9 @@ def render(results: Results, title: str, gallery: Mapping[str, np.ndarray] | Non
         ]
     if scored.any() and gallery is not None:
         body.append(page.section("Particles", _pictures(gallery)))
+    if densities:
+        drawn = [(volumes.slices_and_projections(density, label, pixel), label) for label, density, pixel in densities]
+        body.append(page.section("Densities", page.plots(drawn)))
     body.append(page.section("Parameters", page.parameter_table({**results.parameters, **results.versions})))
     return page.page(title, "Which structure does each particle show, at which pose?", body)
 
@@ -149,17 +158,11 @@ def _score_plots(results: Results, scored: np.ndarray) -> str:
     best, labels = results.best_structure[scored] - 1, results.labels
     figures = []
     for score in scores.SCORES:
-        if score.name == "structure_posterior":
+        if score.name == "structure_posterior" and len(labels) < 2:
             continue
         values = results.of_best(score.name)[scored]
-        figures.append((scores.score_histogram(score.axis, values, best, labels), score.meaning))
-    values = results.of_best("integrated")[scored]
-    figures.append(
-        (
-            scores.cumulative_curves(scores.SCORES[0].axis, values, best, labels),
-            "What a threshold on the log-likelihood would keep of each structure.",
-        )
-    )
+        meaning = f"{score.meaning} Curves: share of a structure's particles at or above."
+        figures.append((scores.score_histogram(score.axis, values, best, labels), meaning))
     return page.plots(figures)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mrcfile
 import numpy as np
 
-from ..constants import OUTPUT_GALLERY
+from ..constants import DENSITY_FILE, OUTPUT_GALLERY
 from .atomic import atomic_path
 from .particles import read_particles
 from .progress import Progress
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from .likelihood_setup import Setup
 
 REPORT = "report.html"
+_DENSITIES = 8
 logger = logging.getLogger(__name__)
 
 
@@ -95,11 +98,20 @@ def write_particle_report(folder: Path, path: Path, title: str) -> None:
 def _page_of_run(results: Results, title: str, folder: Path) -> str:
     from .report import render  # matplotlib, which input that is refused need not wait for
 
-    gallery = folder / OUTPUT_GALLERY
-    if not gallery.exists():
-        return render(results, title)
-    with np.load(gallery, allow_pickle=False) as arrays:
-        return render(results, title, {name: arrays[name] for name in arrays.files})
+    pictures, path = None, folder / OUTPUT_GALLERY
+    if path.exists():
+        with np.load(path, allow_pickle=False) as arrays:
+            pictures = {name: arrays[name] for name in arrays.files}
+    return render(results, title, pictures, list(_densities(results, folder)))
+
+
+def _densities(results: Results, folder: Path) -> Iterator[tuple[str, np.ndarray, float]]:
+    """Label, density and voxel size (Å) of the first structures of a run."""
+    for number, label in enumerate(results.labels[:_DENSITIES], start=1):
+        path = folder / (DENSITY_FILE % number)
+        if path.exists():
+            with mrcfile.open(path, permissive=True) as file:
+                yield label, np.array(file.data), float(file.voxel_size.x)
 
 
 def _write(page: str, path: Path) -> None:

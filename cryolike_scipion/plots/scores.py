@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.patheffects import Normal, Stroke
 
 from .style import INK, colours, empty, legend, new_figure, one_axis, open_frame, plain
 
@@ -71,6 +72,28 @@ SCORES = (
         "nat",
         "Information that the image gives on the pose: 0 says that any pose is as good.",
     ),
+    Score(
+        "pose_effective",
+        "_cryolike_poseEffective",
+        "effective number of poses",
+        "",
+        "Number of equally probable distinct poses that would be as spread.",
+    ),
+    Score(
+        "pose_gap",
+        "_cryolike_poseGap",
+        "lead over the second pose",
+        "nat",
+        "Log-likelihood of the best pose less that of the second best distinct one.",
+    ),
+    Score("pose_spread", "_cryolike_poseSpread", "angular spread", "degree", "Root mean square angle to the best pose."),
+    Score(
+        "log_ratio_z",
+        "_cryolike_logRatioZ",
+        "z-score of the evidence",
+        "",
+        "How far the evidence for any structure lies from the set's median, in robust standard deviations: junk lies below.",
+    ),
     Score("scale", "_cryolike_scale", "scale", "", "Contrast: the factor of the projection in the image."),
 )
 
@@ -84,7 +107,7 @@ def score_edges(values):
 
 
 def score_histogram(title, values, best, labels):
-    """Draw a histogram of one score, particles coloured by their best structure.
+    """Draw a histogram of one score, particles coloured by their best structure, and over it the cumulative curves.
 
     Parameters
     ----------
@@ -95,6 +118,10 @@ def score_histogram(title, values, best, labels):
     """
     figure, axis = one_axis()
     draw_histogram(axis, title, values, best, len(labels))
+    other = axis.twinx()
+    draw_cumulative(other, title, values, best, len(labels), over=True)
+    other.spines["top"].set_visible(False)
+    other.tick_params(labelsize=8)
     legend(figure, labels)
     return figure
 
@@ -117,16 +144,17 @@ def cumulative_curves(title, values, best, labels):
     return figure
 
 
-def draw_cumulative(axis, title, values, best, count):
-    """Draw :func:`cumulative_curves` on an axis, for `count` structures."""
+def draw_cumulative(axis, title, values, best, count, over=False):
+    """Draw :func:`cumulative_curves` on an axis, for `count` structures; `over` a histogram with outlined curves."""
+    outline = [Stroke(linewidth=3.0, foreground="white"), Normal()] if over else []
     for k, colour in enumerate(colours(count)):
         own = np.sort(values[(best == k) & np.isfinite(values)])
         if own.size:
             place = np.unique(np.linspace(0, own.size - 1, min(own.size, _CURVE_POINTS)).astype(np.int64))
-            axis.plot(own[place], 100.0 * (own.size - place) / own.size, color=colour, lw=1.5)
+            axis.plot(own[place], 100.0 * (own.size - place) / own.size, color=colour, lw=1.5, path_effects=outline)
     axis.set_ylim(0, 102)
     axis.set_xlabel(title, fontsize=9)
-    axis.set_ylabel("of a structure's particles\nat or above (%)", fontsize=9)
+    axis.set_ylabel("at or above (%)" if over else "of a structure's particles\nat or above (%)", fontsize=9)
 
 
 def threshold_figure(title, values, best, labels):

@@ -147,8 +147,8 @@ def test_converted_particles_before_and_after(small, tmp_path):
 
 def test_reports_of_runs_and_templates_hold_every_plot(small, whole, tmp_path):
     page = (whole / "report.html").read_text(encoding="utf-8")
-    # 4 of structures, 7 of scores, 4 of poses, members, three particles, two landscapes
-    assert page.count("data:image/png") == 21
+    # 4 of structures, 7 of scores, 4 of poses, members, three particles, two landscapes, two densities
+    assert page.count("data:image/png") == 23
     engine.run("templates", structure=list(small[1]), box=24, pixel=3.0, angular_step=20.0, out=str(tmp_path / "t"))
     page = (tmp_path / "t" / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 1 + 2 * 3
