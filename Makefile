@@ -2,6 +2,7 @@
 # make test                 all tests     (TESTS=… for some, CRYOLIKE_REQUIRE_ALL=1: a skipped test fails)
 # make bench                every speed table as Markdown (BENCH_OPTIONS=--full: the published settings, hours)
 # make calibration          are the probabilities what they claim? populations, structures, poses (hours; CALIBRATION=… for less)
+# make proof                RELION goes on from our poses, and its E-step beside our search: 2,000 particles, an hour
 # make screenshots          the pictures of docs/, from a Scipion window on a screen that nobody sees
 # make lint | clean
 PYTHON ?= python3.11
@@ -42,6 +43,9 @@ bench: environment
 calibration: environment
 	$(BIN)/python benchmarks/ensemble.py --largest
 	$(BIN)/python benchmarks/calibration.py --out calibration_output $(CALIBRATION)
+
+proof: environment
+	$(BIN)/python benchmarks/relion.py --count 2000 --box 64 --resolution 8 --relion-count 500
 
 screenshots: environment
 	OMP_NUM_THREADS=1 $(BIN)/python tools/screenshots.py
