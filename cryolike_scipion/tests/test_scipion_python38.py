@@ -100,9 +100,14 @@ def test_engine_has_its_own_python_and_these_very_files(scipion, engine):
     assert os.path.samefile(file, str(HERE.parent / "__init__.py"))
 
 
+# This file itself, and the windows, which take minutes and whose parts the other files look at.
+NOT_AGAIN = (Path(__file__).name, "test_scipion_gui.py")
+
+
 @pytest.mark.parametrize(
     "name",
-    sorted(path.name for path in HERE.glob("test_scipion_*.py") if path.name != Path(__file__).name) + ["test_architecture.py"],
+    sorted(path.name for path in HERE.glob("test_scipion_*.py") if path.name not in NOT_AGAIN)
+    + ["test_architecture.py", "test_plots.py"],
 )
 def test_under_python_3_8(scipion, engine, name):
     said = call(
