@@ -32,7 +32,7 @@ __all__ = ["Integral", "PoseSamples", "StructureSearch"]
 _TOLERANCE, _BLOCKS = Tolerance(), BlockSizes()
 _UNIFORM = PosePrior()
 _SAMPLED_ROWS = 32  # from which a pilot's poses are taken
-_SEEDS, _NEXT = 2, 1.1  # rows whose views structures tell each other, and how far (steps of the grid) around them is looked
+_SEEDS, _NEXT = 2, 2.2  # rows whose views structures tell each other, and how far (steps of the grid) around them is looked
 
 
 @dataclass(frozen=True)
