@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +70,18 @@ def write_report(results: Results, path: Path, title: str, setup: Setup | None =
     if setup is not None:
         from .gallery import write_gallery
 
-        write_gallery(path.parent, setup, results, results.parameters["scale_prior"])
+        prior = results.parameters["scale_prior"]
+        or_warn("the pictures of particles", write_gallery, path.parent, setup, results, prior)
     _write(_page_of_run(results, title, path.parent), path)
+
+
+def or_warn(what: str, write: Callable[..., None], *arguments: Any) -> None:
+    """Write something to look at, or say why it could not be: hours of work are worth more than a picture of it."""
+    try:
+        write(*arguments)
+    except Exception as error:
+        logger.warning("%s could not be made: %s: %s", what, type(error).__name__, error)
+        logger.debug("while %s were made", what, exc_info=True)
 
 
 def write_template_report(folder: Path, path: Path, title: str) -> None:

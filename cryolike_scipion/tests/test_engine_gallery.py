@@ -9,6 +9,7 @@ from cryolike_scipion.engine.agreement import ANGLE, SHIFT, add_agreement
 from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.results import Results, StructureEntry, load_results
 from cryolike_scipion.engine.rotations import euler_from_matrix, matrix_from_euler
+from cryolike_scipion.plots.scores import SCORES
 
 from .likelihood_runs import run
 
@@ -147,11 +148,24 @@ def test_converted_particles_before_and_after(small, tmp_path):
 
 def test_reports_of_runs_and_templates_hold_every_plot(small, whole, tmp_path):
     page = (whole / "report.html").read_text(encoding="utf-8")
-    # 4 of structures, 7 of scores, 4 of poses, members, three particles, two landscapes, two densities
-    assert page.count("data:image/png") == 23
+    # of structures, scores, poses; members, particles, landscapes, densities
+    assert page.count("data:image/png") == 4 + len(SCORES) + 4 + 1 + 3 + 2 + 2
     engine.run("templates", structure=list(small[1]), box=24, pixel=3.0, angular_step=20.0, out=str(tmp_path / "t"))
     page = (tmp_path / "t" / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 1 + 2 * 3
     before = page
     engine.run("report", run=str(tmp_path / "t"))
     assert (tmp_path / "t" / "report.html").read_text(encoding="utf-8") == before
+
+
+def test_a_run_survives_pictures_that_cannot_be_made(small, tmp_path, monkeypatch, caplog):
+    from cryolike_scipion.engine import gallery
+
+    def fail(*_):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(gallery, "compare", fail)
+    run(small, tmp_path / "run", rows=":3")
+    assert "no ink" in caplog.text
+    assert {"particles.star", "report.html"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert not (tmp_path / "run" / "gallery.npz").exists()
