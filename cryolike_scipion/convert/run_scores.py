@@ -58,8 +58,8 @@ class RunScores:
 
     def of_best(self, name):
         """Return an array at the best structure of each particle that could be scored: [m]."""
-        places = np.flatnonzero(self.scored)
-        return self.matrix(name)[self.best[places], places]
+        places, values = np.flatnonzero(self.scored), self.matrix(name)
+        return values[places] if values.ndim == 1 else values[self.best[places], places]
 
     def extra(self, name):
         """Return a further array of the particles that could be scored: [m], None if the run has none."""

@@ -216,8 +216,10 @@ class Results:
 
     def of_best(self, name: str) -> np.ndarray:
         """An array [K, M] at the best structure of each particle, [M]; at the first one where there is
-        none."""
+        none. An array [M] as it is."""
         array = getattr(self, name)
+        if array.ndim == 1:
+            return array
         return array[np.maximum(self.best_structure, 1) - 1, np.arange(array.shape[1])]
 
     def save(self, out: str | os.PathLike[str]) -> None:
