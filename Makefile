@@ -13,6 +13,8 @@ CALIBRATION ?=
 BENCH_OPTIONS ?=
 JOBS ?= 2
 
+# Their readers are tested; installed beside the environment, or Scipion would load their protocols everywhere.
+OTHER_PLUGINS := scipion-em-cryosparc2==5.0.1 scipion-em-xmipp==29.0.1
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' cryolike_scipion/constants.py)
 
@@ -25,6 +27,7 @@ $(VENV)/.ready: setup.py pyproject.toml requirements-test.txt cryolike_scipion/c
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install "$(TORCH)"
 	$(BIN)/python -m pip install -e ".[engine]" -r requirements-test.txt
+	$(BIN)/python -m pip install --no-deps --upgrade --target $(VENV)/other-plugins $(OTHER_PLUGINS)
 	touch $@
 
 demo: environment
