@@ -22,7 +22,6 @@ from .contrast import inverted_share
 from .errors import InputError
 from .exhaustive import BlockSizes
 from .fingerprint import particles_identity
-from .gallery import write_gallery
 from .image_stacks import OK, STATUS_NAMES
 from .likelihood import ScalePrior
 from .likelihood_chunk import STAGES, Scoring, pilot_images, score_chunk
@@ -286,6 +285,8 @@ def _write(out: Path, setup: Setup, results: Results, parameters: dict[str, Any]
     add_agreement(results, setup.particles)
     results.save(out)
     if parameters["no_report"]:  # its pictures are needed by the report of the whole
+        from .gallery import write_gallery  # matplotlib, which input that is refused need not wait for
+
         write_gallery(out, setup, results, results.parameters["scale_prior"])
     else:
         write_report(results, out / REPORT, out.resolve().name, setup)
