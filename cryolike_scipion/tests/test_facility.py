@@ -157,6 +157,11 @@ def check_result(project, data, count=COUNT, structures=2):
     # RELION reads the exported file from anywhere: its image names are complete.
     assert len(read_particles(result / "particles.star")) == count
     assert all(Path(name.split("@")[1]).is_absolute() for name in columns["rlnImageName"])
+    first = run / "extra" / "first.star"
+    select = ["--select", "rlnClassNumber", "--minval", "0.5", "--maxval", "1.5"]
+    handler = [program("relion_star_handler"), "--i", str(result / "particles.star"), *select, "--o", str(first)]
+    subprocess.run(handler, check=True, stdout=subprocess.DEVNULL)
+    assert first.read_text().count("@") == columns["rlnClassNumber"].count("1") > 0
     truth = read_columns(str(data / "truth.star"), "particles", ["rlnClassNumber", "rlnImageName"])
     expected = {name.split("@")[0]: label for name, label in zip(truth["rlnImageName"], truth["rlnClassNumber"])}
     labels = load_results(result).labels  # Scipion's imports do not sort them
