@@ -1,17 +1,30 @@
 """The node *ensemble weights*, from a likelihood node's files and from a matrix of another program."""
 
 import os
+import subprocess
 
 import mrcfile
 import numpy as np
 import pytest
 
+from cryolike_scipion import Plugin
 from cryolike_scipion.protocols import ProtCryolikeEnsemble, ProtCryolikeLikelihood
 from cryolike_scipion.protocols.protocol_ensemble import FROM_MATRIX
 
+from .mixtures import centres, mixture_of
 from .scipion_project import ScipionProject, columns
 
-engine_results = pytest.importorskip("cryolike_scipion.engine.results")
+# The engine may be in another Python than these tests.
+WRITE_SCORES = """
+import sys
+import numpy as np
+from cryolike_scipion.engine.results import Results, StructureEntry
+values = np.load(sys.argv[1])
+results = Results.empty([StructureEntry(label) for label in ("one", "two", "three")], values.shape[1])
+results.integrated[:] = values
+results.parameters = {"scale": "learned"}
+results.save(sys.argv[2])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +36,6 @@ def project():
 
 @pytest.fixture(scope="module")
 def values():
-    from .mixtures import centres, mixture_of
-
     return mixture_of(centres(3, 1.0, 1), np.array([0.6, 0.3, 0.1]), 400, np.random.default_rng(1))[0]
 
 
@@ -41,16 +52,13 @@ def test_a_matrix_in_the_other_orientation(project, values, tmp_path):
 
 
 def test_a_likelihood_node_gives_volumes_with_populations(project, values):
-    from cryolike_scipion.engine.results import Results, StructureEntry
-
     run = project.new(ProtCryolikeLikelihood, label="scored")
     project._project.saveProtocol(run)
     folder = project.path + "/" + run._getExtraPath("result")
     os.makedirs(folder + "/structures")
-    results = Results.empty([StructureEntry(label) for label in ("one", "two", "three")], values.shape[1])
-    results.integrated[:] = values
-    results.parameters = {"scale": "learned"}
-    results.save(folder)
+    np.save(folder + "/values.npy", values)
+    command = [Plugin.getEnginePython(), "-c", WRITE_SCORES, folder + "/values.npy", folder]
+    subprocess.run(command, check=True, env=Plugin.getEnviron())
     for number in (1, 2, 3):
         with mrcfile.new(f"{folder}/structures/{number:03d}.mrc") as file:
             file.set_data(np.zeros((4, 4, 4), np.float32))
