@@ -160,8 +160,8 @@ def check_result(project, data, count=COUNT, structures=2):
     first = run / "extra" / "first.star"
     select = ["--select", "rlnClassNumber", "--minval", "0.5", "--maxval", "1.5"]
     handler = [program("relion_star_handler"), "--i", str(result / "particles.star"), *select, "--o", str(first)]
-    subprocess.run(handler, check=True, stdout=subprocess.DEVNULL)
-    assert first.read_text().count("@") == columns["rlnClassNumber"].count("1") > 0
+    subprocess.run(handler, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert sum("@" in line for line in first.read_text().splitlines()) == columns["rlnClassNumber"].count("1") > 0
     truth = read_columns(str(data / "truth.star"), "particles", ["rlnClassNumber", "rlnImageName"])
     expected = {name.split("@")[0]: label for name, label in zip(truth["rlnImageName"], truth["rlnClassNumber"])}
     labels = load_results(result).labels  # Scipion's imports do not sort them
