@@ -137,12 +137,54 @@ def test_the_verb_writes_the_page_and_names_a_missing_result(tmp_path):
         engine.run("report", run=str(tmp_path))
 
 
-@pytest.mark.parametrize("width", [420, 1400])
+def made_up_gallery(labels):
+    """Pictures as a run has them, of noise."""
+    rng = np.random.default_rng(4)
+    count, size = len(labels), 16
+    image = rng.normal(size=(size, size))
+    gallery = {
+        "labels": np.array(labels),
+        "shown": np.arange(1, count + 1),
+        "average": rng.normal(size=(count, size, size)),
+        "average_template": rng.normal(size=(count, size, size)),
+        "average_count": np.full(count, 5),
+        "member_row": np.tile(np.arange(1, 7), (count, 1)),
+        "member_image": rng.normal(size=(count, 6, size, size)),
+        "member_template": rng.normal(size=(count, 6, size, size)),
+        "example_kind": np.array(["clear"]),
+        "example_row": np.array([3]),
+    }
+    example = {
+        "image": image,
+        "templates": np.stack([image] * count),
+        "residual": np.stack([image] * count),
+        **{name: np.full(count, 0.5) for name in ("cc", "log_likelihood", "structure_posterior")},
+        "best_structure": np.array(1),
+        "view_rot_001": rng.uniform(-180, 180, 50),
+        "view_tilt_001": rng.uniform(0, 180, 50),
+        "view_score_001": rng.normal(size=50),
+        "shift_001": rng.normal(size=(9, 2)),
+        "inplane_001": np.arange(0, 360, 30.0),
+        "shift_inplane_score_001": rng.normal(size=(9, 12)),
+    }
+    return gallery | {f"example_1_{name}": value for name, value in example.items()}
+
+
+def test_pictures_of_particles_and_densities_are_on_the_page():
+    plain_page = render(made_up(NASTY), "demo")
+    densities = [(NASTY[0], np.random.default_rng(1).normal(size=(8, 8, 8)), 2.0)]
+    page = Page(render(made_up(NASTY), "demo", made_up_gallery(NASTY), densities))
+    assert page.tags.count("img") == Page(plain_page).tags.count("img") + 4 + 1
+
+
+@pytest.mark.parametrize("width", [600, 1400])
 def test_a_browser_shows_the_page(tmp_path, width):
     browser = program("chromium", "google-chrome", "chromium-browser")
-    path = tmp_path / "report.html"
-    path.write_text(render(made_up(NASTY), "demo"), encoding="utf-8")
-    shot = tmp_path / "shot.png"
+    path, shot = tmp_path / "report.html", tmp_path / "shot.png"
+    text = render(made_up(NASTY), "demo", made_up_gallery(NASTY))
+    # The page has no script; this one tells the test how wide it came out.
+    measure = "<script>document.title = `${document.documentElement.scrollWidth} in ${innerWidth}`</script></body>"
+    path.write_text(text.replace("</body>", measure), encoding="utf-8")
     run = subprocess.run(
         [
             browser,
@@ -153,6 +195,7 @@ def test_a_browser_shows_the_page(tmp_path, width):
             "--enable-logging=stderr",
             f"--user-data-dir={tmp_path / 'profile'}",
             f"--screenshot={shot}",
+            "--dump-dom",
             path.as_uri(),
         ],
         capture_output=True,
@@ -162,3 +205,5 @@ def test_a_browser_shows_the_page(tmp_path, width):
     )
     assert shot.stat().st_size > 10_000
     assert not re.findall(r"CONSOLE.*", run.stderr)
+    wide, inner = map(int, re.search(r"<title>(\d+) in (\d+)</title>", run.stdout).groups())
+    assert wide <= inner <= width, "the page is wider than the window"
