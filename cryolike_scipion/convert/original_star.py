@@ -6,6 +6,7 @@ scores of earlier programs and whatever else a row had, so that it all can go to
 """
 
 import os
+from typing import Dict, List
 
 from .star import number
 from .star_tables import read_tables, unquoted
@@ -101,7 +102,7 @@ class OriginalStar:
         self._groups = {unquoted(group.get(_GROUP, str(i + 1))): group for i, group in enumerate(groups)}
         further = [each for each in tables.values() if each not in (optics, particles) and each.name not in _STALE_TABLES]
         self.tables = ["\n".join([f"data_{each.name}", *each.lines]) + "\n" for each in reversed(further)]
-        self._by_stack = {}
+        self._by_stack: Dict[str, Dict[str, Dict[int, int]]] = {}
         for row, name in enumerate(self._columns[_IMAGE]):
             index, _, stack = name.rpartition("@")
             self._by_stack.setdefault(os.path.basename(stack), {}).setdefault(stack, {})[int(index or 1)] = row
@@ -125,7 +126,8 @@ class OriginalStar:
     def _find_stack(self, path):
         """Return the rows of the one stack whose name ends most like `path`, None where that is not one."""
         words = path.split(os.sep)[::-1]
-        best, found = 0, []
+        best = 0
+        found: List[Dict[int, int]] = []
         for name, rows in self._by_stack.get(words[0], {}).items():
             same = _common(words, os.path.normpath(name).split(os.sep)[::-1])
             if same >= best:

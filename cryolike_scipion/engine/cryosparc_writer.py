@@ -37,6 +37,8 @@ _OURS = "cryolike"
 # What cryoSPARC's alignments say of an error function that is not ours.
 _WITHOUT_MEANING = ("error", "error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "weight", "pose_ess", "shift_ess")
 _UID_LABEL = "cryolikeCryosparcUid"
+# Columns of RELION for which cryoSPARC has fields whose definition it does not publish.
+_NOT_WRITTEN = ("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat00")
 
 
 def has_uids(particles: Particles) -> bool:
@@ -82,6 +84,7 @@ def _source_columns(particles: Particles, tables: Sequence[NDArray[np.void] | No
     for source, table in enumerate(tables):
         mine = particles.take(particles.source_index == source)
         if table is None:
+            _say_what_is_left_out(particles, source)
             own = _fields_of(mine, source, out)
         else:
             own = _before_scoring(table[mine.row - 1])
@@ -94,6 +97,14 @@ def _source_columns(particles: Particles, tables: Sequence[NDArray[np.void] | No
         pieces = [own[name] if name in own else np.zeros((len(own["uid"]), *like.shape[1:]), like.dtype) for own in parts]
         columns[name] = np.concatenate(pieces)[order]
     return columns
+
+
+def _say_what_is_left_out(particles: Particles, source: int) -> None:
+    document = particles.documents[source]
+    labels = {*document.particles.labels, *(document.optics.labels if document.optics is not None else ())}
+    left_out = [label for label in _NOT_WRITTEN if label in labels]
+    if left_out:
+        logger.warning("%s does not hold %s of %s", TABLE, ", ".join(left_out), particles.sources[source])
 
 
 def _before_scoring(table: NDArray[np.void]) -> dict[str, NDArray]:

@@ -225,6 +225,18 @@ def test_particles_of_relion_become_cryosparcs(tmp_path, particles):
     assert np.array_equal(other["uid"], table["uid"])  # the same images, the same uids
 
 
+def test_what_cryosparc_files_cannot_hold_is_said(tmp_path, caplog):
+    star = write_set(
+        tmp_path,
+        COUNT,
+        head=PARTICLES + "_rlnBeamTiltX #6\n",
+        rows=[f"{i}@images.mrcs 1 1 1 1 0.2" for i in range(1, COUNT + 1)],
+    )
+    with caplog.at_level("WARNING"):
+        written(tmp_path / "out", read_particles(star))
+    assert f"particles.cs does not hold rlnBeamTiltX of {star}" in caplog.text
+
+
 def test_the_group_file_names_what_is_there(tmp_path, particles):
     written(tmp_path, particles)
     text = (tmp_path / "particles.csg").read_text(encoding="utf-8")
