@@ -1,8 +1,10 @@
 """The node *convert particles*: images brought onto the polar Fourier grid once, for several runs."""
 
+import glob
+
 from pwem.objects import SetOfParticles
 
-from ..constants import OUTPUT_STAR
+from ..constants import OUTPUT_REPORT, OUTPUT_STAR
 from ..convert.results import CoefficientPlaces
 from .form import add_parameters
 from .particle_input import (
@@ -62,9 +64,11 @@ class ProtCryolikeConvertParticles(ProtCryolikeBatches):
     def _summary(self):
         if self.isActive() or not hasattr(self, "outputParticles"):
             return self._progress() or ["Not run yet."]
+        reports = sorted(glob.glob(glob.escape(self._getExtraPath()) + f"/**/{OUTPUT_REPORT}", recursive=True))
         return [
             f"{self.outputParticles.getSize()} particles were brought onto the polar grid.",
             f"The images are the input's; the coefficients are in {self._getExtraPath('')}.",
+            *(f"Plots: {report}" for report in reports[:1]),  # of the first batch, which stands for the others
         ]
 
     def _methods(self):

@@ -1,8 +1,10 @@
 """The node *generate templates*: structures, prepared for comparison with particles."""
 
+import os
+
 from pyworkflow.protocol.params import BooleanParam, PointerParam
 
-from ..constants import OUTPUT_TEMPLATES
+from ..constants import OUTPUT_REPORT, OUTPUT_TEMPLATES
 from ..convert.results import read_templates
 from ..convert.structures import write_structures
 from ..objects import SetOfCryolikeTemplates
@@ -127,7 +129,8 @@ class ProtCryolikeGenerateTemplates(ProtCryolikeBase):
             f"{item.getObjId()}. {item.getLabel()}: {item.getSymmetry()}, {item.getViews()} views"
             for item in self.outputTemplates.iterItems()
         ]
-        return lines
+        report = self._resultPath(OUTPUT_REPORT)
+        return lines + [f"Plots: {report}"] if os.path.exists(report) else lines
 
     def _methods(self):
         if not hasattr(self, "outputTemplates"):

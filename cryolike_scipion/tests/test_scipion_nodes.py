@@ -555,6 +555,12 @@ def test_templates_are_shown(project, templates):
     assert len(drawn["Power spectra"].axes[0].lines) == 3
 
 
+def test_summaries_say_where_the_plots_are(scored, templates, converted):
+    for protocol in (scored, templates, converted):
+        (line,) = [line for line in protocol._summary() if line.startswith("Plots: ")]
+        assert os.path.isfile(line[len("Plots: ") :])
+
+
 def test_the_table_names_our_columns_and_is_the_first_viewer(project, scored, imported):
     particles = scored.outputParticles
     assert project.viewers_of(particles)[0] is CryolikeParticlesTable
