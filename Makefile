@@ -2,7 +2,7 @@
 # make test                 all tests     (TESTS=… for some, CRYOLIKE_REQUIRE_ALL=1: a skipped test fails)
 # make bench                every speed table as Markdown (BENCH_OPTIONS=--full: the published settings, hours)
 # make calibration          are the probabilities what they claim? populations, structures, poses (hours; CALIBRATION=… for less)
-# make proof                RELION goes on from our poses, and its E-step beside our search: 2,000 particles, half an hour
+# make proof                RELION goes on from our poses, and its E-step beside our search: 2,000 particles, minutes
 # make screenshots          the pictures of docs/, from a Scipion window on a screen that nobody sees
 # make lint | clean
 PYTHON ?= python3.11
