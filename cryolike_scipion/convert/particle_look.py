@@ -38,4 +38,4 @@ def read_look(path):
         names = ("rows", "raw", "prepared", "frequency", "power", "ctf_frequency", "ctf_squared")
         defocus = float(arrays["defocus"]) / 1e4
         title = f"row {int(arrays['rows'][0])}, defocus {defocus:.2f} µm, to {1 / float(arrays['k_max']):.2f} Å"
-        return ParticleLook(*(arrays[name] for name in names), title)
+        return ParticleLook(title=title, **{name: arrays[name] for name in names})
