@@ -1,7 +1,7 @@
 """How sure the pose of one particle under one structure is: its best distinct poses, their probabilities, and their spread.
 
 Poses within a window (`PoseWindow`) of a better one, symmetry mates included, count as that one. The heaviest rows of the
-search are looked at pose by pose; what the other rows hold is told by their views and origins alone.
+search are looked at pose by pose; what the other rows hold is told by their views and origins, and by the rows beside them.
 """
 
 from __future__ import annotations
@@ -85,21 +85,17 @@ def pose_confidence(rows: PoseRows, at: LastRows, group: str, near: PoseWindow, 
     rotation = matrix_from_euler(0.0, 0.0, 360.0 * angle / weights.shape[1]) @ at.at_zero[top][row]
     origin = rows.origin[top][row]
     mates = symmetry.rotations(group)
-    first, mass = _distinct(rotation, origin, flat[some], mates, near)
-    # Light poses of rows that were looked at lie about the heavy ones: they are shared out among the distinct poses.
-    mass *= share[top].sum() / max(flat[some].sum(), 1e-300)
-    squares = flat[some] @ _angle(rotation, rotation[0], mates) ** 2 / max(flat[some].sum(), 1e-300)
-    others = np.setdiff1d(np.arange(len(share)), top)
-    facing = np.stack(
-        [(at.at_zero[others, 2] @ (rotation[f] @ mates)[:, 2].T).max(axis=1, initial=-1.0) for f in first], axis=1
-    )
+    first = _distinct(rotation, origin, mates, near)
+    facing = np.stack([(at.at_zero[:, 2] @ (rotation[f] @ mates)[:, 2].T).max(axis=1, initial=-1.0) for f in first], axis=1)
     tilted = np.arccos(np.clip(facing, -1, 1))
-    apart = np.hypot(*(rows.origin[others][:, None] - origin[first]).transpose(2, 0, 1))
-    inside = (tilted <= np.deg2rad(near.angle_deg)) & (apart <= near.shift * (1 + 1e-9))
-    counts = inside.any(axis=1)
-    np.add.at(mass, inside[counts].argmax(axis=1), share[others][counts])
-    squares = share[top].sum() * squares + share[others] @ tilted[:, 0] ** 2
-    spread = float(np.rad2deg(np.sqrt(squares / share.sum())))
+    apart = np.hypot(*(rows.origin[:, None] - origin[first]).transpose(2, 0, 1))
+    reach = (tilted <= np.deg2rad(near.angle_deg)) & (apart <= near.shift * (1 + 1e-9))
+    turns = matrix_from_euler(0.0, 0.0, 360.0 * np.arange(weights.shape[1]) / weights.shape[1])
+    turned = turns[None] @ at.at_zero[top][:, None]
+    others = np.setdiff1d(np.arange(len(share)), top)
+    mass = _masses(weights, turned, rotation[first], reach[top], share[others], reach[others], mates, near)
+    squares = float((weights * _angle(turned, rotation[0], mates) ** 2).sum()) + share[others] @ tilted[others, 0] ** 2
+    spread = float(np.rad2deg(np.sqrt(squares / max(weights.sum() + share[others].sum(), 1e-300))))
     values = logs[row, angle]
     gap = float(min(values[first[0]] - values[first[1]], GAP_LIMIT)) if len(first) > 1 else GAP_LIMIT
     poses = np.full((keep, len(POSE_COLUMNS)), np.nan, dtype=np.float32)
@@ -109,23 +105,44 @@ def pose_confidence(rows: PoseRows, at: LastRows, group: str, near: PoseWindow, 
     return PoseConfidence(1.0 / max(float((mass**2).sum()), 1e-6), max(gap, 0.0), spread, poses)
 
 
-def _distinct(rotation, origin, weights, mates, near: PoseWindow) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Indices of the best poses of which none is near a better one, and the weight of all that count as each."""
+def _distinct(rotation, origin, mates, near: PoseWindow) -> NDArray[np.int64]:
+    """Indices of the best poses, of which none is near a better one; poses come best first."""
     first: list[int] = []
-    mass: list[float] = []
-    left = np.arange(len(weights))
+    left = np.arange(len(rotation))
     while len(left) and len(first) < _DISTINCT:
         best = int(left[0])
         close = np.hypot(*(origin[left] - origin[best]).T) <= near.shift * (1 + 1e-9)
         inside = np.zeros(len(left), dtype=bool)
         inside[close] = _angle(rotation[left[close]], rotation[best], mates) <= np.deg2rad(near.angle_deg)
         first.append(best)
-        mass.append(float(weights[left[inside]].sum()))
         left = left[~inside]
-    return np.array(first), np.array(mass)
+    return np.array(first)
+
+
+def _masses(weights, turned, distinct, reach, share, others_reach, mates, near: PoseWindow) -> NDArray[np.float64]:
+    """Probability of what counts as each distinct pose, [d].
+
+    Rows that were looked at, with ``weights`` [r, g] of poses ``turned`` [r, g, 3, 3], count pose by pose; the others, of
+    which each has a ``share``, as those do on average whose views and origins are as near (``reach`` [r, d]).
+    """
+    free, left = weights.copy(), share.copy()
+    mass = np.zeros(len(distinct))
+    for j, one in enumerate(distinct):
+        rows = np.flatnonzero(reach[:, j])
+        if not len(rows):
+            continue
+        hit = _angle(turned[rows], one, mates) <= np.deg2rad(near.angle_deg)
+        taken = free[rows] * hit
+        free[rows] -= taken
+        within = float(weights[rows].sum())
+        part = left * others_reach[:, j] * (float((weights[rows] * hit).sum()) / within if within > 0 else 0.0)
+        left = left - part
+        mass[j] = taken.sum() + part.sum()
+    return mass
 
 
 def _angle(rotations: np.ndarray, one: np.ndarray, mates: np.ndarray) -> NDArray[np.float64]:
-    """Angle (radian) of rotations [r, 3, 3] to another one or the nearest of its symmetry mates."""
-    trace = rotations.reshape(len(rotations), 9) @ (one @ mates).reshape(len(mates), 9).T
-    return np.arccos(np.clip((trace.max(axis=1, initial=-1.0) - 1) / 2, -1, 1))
+    """Angle (radian) of rotations [..., 3, 3] to another one or the nearest of its symmetry mates."""
+    trace = rotations.reshape(-1, 9) @ (one @ mates).reshape(len(mates), 9).T
+    angle = np.arccos(np.clip((trace.max(axis=1, initial=-1.0) - 1) / 2, -1, 1))
+    return angle.reshape(rotations.shape[:-2])
