@@ -198,7 +198,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     own = argparse.ArgumentParser(description=__doc__)
     own.add_argument("--count", type=int, default=100, help="particles")
-    own.add_argument("--box", type=int, default=32, help="pixels; the box is 190 Å wide")
+    own.add_argument("--box", type=int, default=64, help="pixels; the box is 190 Å wide")
     own.add_argument("--snr", type=float, default=0.1, help="variance of the signal over that of the noise")
     own.add_argument("--resolution", type=float, default=None, help="Å; default: Nyquist")
     own.add_argument("--threads", type=int, default=available_threads(), help="of each program")
