@@ -102,32 +102,36 @@ class OriginalStar:
         self._groups = {unquoted(group.get(_GROUP, str(i + 1))): group for i, group in enumerate(groups)}
         further = [each for each in tables.values() if each not in (optics, particles) and each.name not in _STALE_TABLES]
         self.tables = ["\n".join([f"data_{each.name}", *each.lines]) + "\n" for each in reversed(further)]
-        self._by_stack: Dict[str, Dict[str, Dict[int, int]]] = {}
+        self._by_stack: Dict[str, Dict[str, Dict[int, List[int]]]] = {}
         for row, name in enumerate(self._columns[_IMAGE]):
             index, _, stack = name.rpartition("@")
-            self._by_stack.setdefault(os.path.basename(stack), {}).setdefault(stack, {})[int(index or 1)] = row
+            rows = self._by_stack.setdefault(os.path.basename(stack), {}).setdefault(stack, {})
+            rows.setdefault(int(index or 1), []).append(row)
         self._stacks = {}
 
-    def row(self, index, stack):
+    def row(self, index, stack, item_id=None):
         """Return the row (from 0) of an image, None if the file does not have it.
 
         Parameters
         ----------
         index : number of the image in its stack, from 1.
         stack : its file, as Scipion knows it: perhaps a link, or in a linked folder.
+        item_id : id of the Scipion item. Where several rows have one image (expanded symmetry), an import's ids tell them
+            apart: they count rows.
         """
         if stack not in self._stacks:
             self._stacks[stack] = self._find_stack(os.path.realpath(stack)) or {}
-        row = self._stacks[stack].get(index)
-        if row is None:
+        rows = self._stacks[stack].get(index)
+        if not rows:
             self.missed.add((index, stack))
-        return row
+            return None
+        return item_id - 1 if item_id is not None and item_id - 1 in rows else rows[0]
 
     def _find_stack(self, path):
         """Return the rows of the one stack whose name ends most like `path`, None where that is not one."""
         words = path.split(os.sep)[::-1]
         best = 0
-        found: List[Dict[int, int]] = []
+        found: List[Dict[int, List[int]]] = []
         for name, rows in self._by_stack.get(words[0], {}).items():
             same = _common(words, os.path.normpath(name).split(os.sep)[::-1])
             if same >= best:

@@ -108,7 +108,7 @@ class _Rows:
             raise ValueError(f"Particle {item.getObjId()} has no CTF. Estimate it, or import the particles with it.")
         index, stack = item.getLocation()
         index = max(index, 1)
-        row = self._original.row(index, stack) if self._original is not None else None
+        row = self._original.row(index, stack, item.getObjId()) if self._original is not None else None
         ctf = item.getCTF()
         pixel = item.getSamplingRate()
         texts = [f"{index:06d}@{self._names(stack)}", str(self.optics.group(item, pixel, row))]

@@ -132,7 +132,8 @@ def test_reconstructions_show_the_structures(scored, tmp_path, k):
         assert right > 0.5 and right > wrong + 0.1, (right, wrong)
 
 
-REFINE = ("--ctf", "--ctf_corrected_ref", "--skip_align", "--iter", 1, "--tau2_fudge", 2, "--particle_diameter", 75, "--ini_high", 12, "--j", 1)
+REFINE = ("--ctf", "--ctf_corrected_ref", "--skip_align", "--dont_check_norm", "--iter", 1)
+REFINE += ("--tau2_fudge", 2, "--particle_diameter", 75, "--ini_high", 12, "--j", 1)
 
 
 def test_refine_starts_from_our_poses(scored, tmp_path):

@@ -284,6 +284,13 @@ def test_images_find_their_rows_through_links(tmp_path):
     assert {index for index, _ in original.missed} == {3, 1}
 
 
+def test_rows_with_the_same_image_are_told_apart_by_their_ids(tmp_path):
+    star = tmp_path / "p.star"
+    star.write_text("data_particles\n\nloop_\n_rlnImageName\n_rlnNote\n1@x.mrcs one\n2@x.mrcs two\n1@x.mrcs three\n")
+    original = OriginalStar(str(star), PROVIDED)
+    assert [original.row(1, str(tmp_path / "x.mrcs"), item) for item in (1, 3, 99)] == [0, 2, 0]
+
+
 def test_words_keep_their_quotes():
     assert split("a 'b  c' \"it's\" d#e # f") == ["a", "'b  c'", '"it\'s"', "d#e"]
     assert re.fullmatch(r"\S+", split("plain")[0])

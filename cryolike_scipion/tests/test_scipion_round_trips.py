@@ -4,8 +4,7 @@ import os
 
 import mrcfile
 import numpy as np
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+import pytest
 from pwem.constants import ALIGN_PROJ
 from pwem.objects import Acquisition, SetOfParticles
 from relion.convert import readSetOfParticles, writeSetOfParticles
@@ -45,27 +44,22 @@ def numbers(columns, names):
     return np.array([[float(text) for text in columns[name]] for name in names])
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32 - 1), groups=st.integers(1, 4), rows=st.integers(1, 12))
-def test_through_scipion_and_back(tmp_path_factory, seed, groups, rows):
-    folder = str(tmp_path_factory.mktemp("scipion"))
-    before_folder = os.getcwd()
-    os.chdir(folder)
-    try:
-        for k in range(3):
-            with mrcfile.new(f"stack{k}.mrcs") as file:
-                file.set_data(np.zeros((99, 16, 16), np.float32))
-        star = random_star("in.star", seed, ["{:.6f}", "{:.2f}0", "{:e}", "{:+.3f}"], groups, rows, 16, PIXEL, ODD)
-        particles = imported(star, folder)
-        original = OriginalStar(star, PROVIDED)
-        write_particles(particles, "out.star", StackNames("inputs"), original=original)
-        assert not original.missed
-        check_engine_input(table(star), table("out.star"), table(star, "optics"), table("out.star", "optics"))
-        assert "_rlnNote  'kept  as it is' # even this" in open_text("out.star")
-        writeSetOfParticles(particles, "export.star", alignType=ALIGN_PROJ)
-        check_poses(table(star), table("export.star"))
-    finally:
-        os.chdir(before_folder)
+@pytest.mark.parametrize("seed", range(6))
+def test_through_scipion_and_back(tmp_path, monkeypatch, seed):
+    monkeypatch.chdir(tmp_path)
+    folder, groups, rows = str(tmp_path), 1 + seed % 4, 2 * seed + 1
+    for k in range(3):
+        with mrcfile.new(f"stack{k}.mrcs") as file:
+            file.set_data(np.zeros((99, 16, 16), np.float32))
+    star = random_star("in.star", seed, ["{:.6f}", "{:.2f}0", "{:e}", "{:+.3f}"], groups, rows, 16, PIXEL, ODD)
+    particles = imported(star, folder)
+    original = OriginalStar(star, PROVIDED)
+    write_particles(particles, "out.star", StackNames("inputs"), original=original)
+    assert not original.missed
+    check_engine_input(table(star), table("out.star"), table(star, "optics"), table("out.star", "optics"))
+    assert "_rlnNote  'kept  as it is' # even this" in open_text("out.star")
+    writeSetOfParticles(particles, "export.star", alignType=ALIGN_PROJ)
+    check_poses(table(star), table("export.star"))
 
 
 def check_engine_input(before, after, optics, groups):
