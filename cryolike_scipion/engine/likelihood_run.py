@@ -32,7 +32,7 @@ from .own_output import refuse_overwriting
 from .pose_prior_choice import choose_pose_priors
 from .pose_search import StructureSearch
 from .progress import Progress
-from .report_run import REPORT, write_report
+from .report_run import REPORT, or_warn, write_pictures, write_report
 from .resample import density_on_grid
 from .result_files import EXPORTS, refuse_results, remove_results, write_particle_files
 from .results import Quantity, Results
@@ -284,13 +284,11 @@ def _write(out: Path, setup: Setup, results: Results, parameters: dict[str, Any]
             file.voxel_size = group.pixel_size
     add_agreement(results, setup.particles)
     results.save(out)
-    if parameters["no_report"]:  # its pictures are needed by the report of the whole
-        from .gallery import write_gallery  # matplotlib, which input that is refused need not wait for
-
-        write_gallery(out, setup, results, results.parameters["scale_prior"])
-    else:
-        write_report(results, out / REPORT, out.resolve().name, setup)
     write_particle_files(out, results, setup.particles, parameters)
+    if parameters["no_report"]:  # its pictures are needed by the report of the whole
+        write_pictures(results, out, setup)
+    else:
+        or_warn("the report", write_report, results, out / REPORT, out.resolve().name, setup)
 
 
 def _refuse_large_tensor(keep: str, setup: Setup, limits: Budget) -> None:

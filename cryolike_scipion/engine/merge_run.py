@@ -18,7 +18,7 @@ from .gallery_merge import merge_galleries
 from .image_stacks import OK
 from .particles import Particles, read_particles
 from .progress import Progress
-from .report_run import REPORT, write_report
+from .report_run import REPORT, or_warn, write_report
 from .result_files import EXPORTS, remove_results, write_particle_files
 from .results import (
     PER_PARTICLE,
@@ -136,10 +136,10 @@ def run(parameters: Mapping[str, Any], progress: Progress) -> None:
     remove_results(out)
     merge_agreement(merged, [item.results for item in runs])
     merge_best_poses(merged, [item.results for item in runs])
-    merge_galleries(out, merged, [(item.folder, item.results) for item in runs])
     merged.save(out)
-    write_report(merged, out / REPORT, out.resolve().name)
     write_particle_files(out, merged, particles, parameters, [members[0].folder for members in groups])
+    or_warn("the pictures of particles", merge_galleries, out, merged, [(item.folder, item.results) for item in runs])
+    or_warn("the report", write_report, merged, out / REPORT, out.resolve().name)
     progress.update()
     progress.close()
 

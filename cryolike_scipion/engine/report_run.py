@@ -68,11 +68,19 @@ def write_report(results: Results, path: Path, title: str, setup: Setup | None =
         Of the run: the gallery is made from it first.
     """
     if setup is not None:
-        from .gallery import write_gallery
-
-        prior = results.parameters["scale_prior"]
-        or_warn("the pictures of particles", write_gallery, path.parent, setup, results, prior)
+        write_pictures(results, path.parent, setup)
     _write(_page_of_run(results, title, path.parent), path)
+
+
+def write_pictures(results: Results, folder: Path, setup: Setup) -> None:
+    """Write the gallery of a run into its folder, or warn."""
+
+    def write() -> None:
+        from .gallery import write_gallery  # matplotlib, which input that is refused need not wait for
+
+        write_gallery(folder, setup, results, results.parameters["scale_prior"])
+
+    or_warn("the pictures of particles", write)
 
 
 def or_warn(what: str, write: Callable[..., None], *arguments: Any) -> None:

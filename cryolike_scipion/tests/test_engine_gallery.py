@@ -1,5 +1,7 @@
 """The pictures of a run and its agreement with the input's poses: from one run, merged, and of converted particles."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -158,14 +160,16 @@ def test_reports_of_runs_and_templates_hold_every_plot(small, whole, tmp_path):
     assert (tmp_path / "t" / "report.html").read_text(encoding="utf-8") == before
 
 
-def test_a_run_survives_pictures_that_cannot_be_made(small, tmp_path, monkeypatch, caplog):
-    from cryolike_scipion.engine import gallery
-
+@pytest.mark.parametrize("broken, no_report", [("gallery.compare", False), ("gallery.compare", True), ("report.render", False)])
+def test_a_run_survives_pictures_that_cannot_be_made(small, tmp_path, monkeypatch, caplog, broken, no_report):
     def fail(*_):
+        assert (tmp_path / "run" / "particles.star").exists()
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(gallery, "compare", fail)
-    run(small, tmp_path / "run", rows=":3")
-    assert "no ink" in caplog.text
-    assert {"particles.star", "report.html"} <= {path.name for path in (tmp_path / "run").iterdir()}
-    assert not (tmp_path / "run" / "gallery.npz").exists()
+    monkeypatch.setattr(f"cryolike_scipion.engine.{broken}", fail)
+    run(small, tmp_path / "run", rows=":3", no_report=no_report)
+    assert "RuntimeError: no ink" in caplog.text
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert ("report.html" in written) == (broken == "gallery.compare" and not no_report)
+    assert ("gallery.npz" in written) == (broken == "report.render")
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["finished"]

@@ -25,7 +25,7 @@ RESULTS = ("particles.star", "matrix.npy", "scores.h5", "report.html")
 @pytest.fixture(autouse=True)
 def _plain_report(monkeypatch):
     """Plots take longer than these runs."""
-    monkeypatch.setattr(likelihood_run, "write_report", lambda results, path, title: path.write_text(title))
+    monkeypatch.setattr(likelihood_run, "write_report", lambda results, path, title, setup: path.write_text(title))
 
 
 @pytest.fixture(scope="module")

@@ -182,3 +182,15 @@ def test_a_folder_with_parts_of_two_runs(tmp_path, star):
     a, b = write_run(tmp_path / "a", star, [0], ALL), write_run(tmp_path / "b", star, [1], ALL[:3])
     (a / "particles.star").write_bytes((b / "particles.star").read_bytes())
     assert "particles.star has 3 rows, scores.h5 has 6" in error_of([a, b], tmp_path / "out")
+
+
+def test_a_merge_survives_pictures_that_cannot_be_made(tmp_path, star, monkeypatch, caplog):
+    def fail(*_):
+        assert (tmp_path / "out" / "particles.star").exists()
+        raise RuntimeError("no ink")
+
+    for name in ("merge_galleries", "write_report"):
+        monkeypatch.setattr(merge_run, name, fail)
+    runs = [write_run(tmp_path / name, star, [k], ALL) for k, name in enumerate("ab")]
+    assert merge(runs, tmp_path / "out").labels == ["A", "B"]
+    assert caplog.text.count("RuntimeError: no ink") == 2
