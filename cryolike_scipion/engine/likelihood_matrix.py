@@ -150,7 +150,9 @@ def _table(source: Path) -> NDArray[np.float64]:
                     )
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the matrix cannot be read ({error})", source, remedy="Check the file") from None
-    return np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+    if not rows:
+        raise InputError("the table holds no numbers", source, remedy="Give a row for each structure or particle")
+    return np.array(rows, dtype=np.float64)
 
 
 def _refuse_infinite(values: NDArray[np.floating], source: Path, orientation: str) -> None:

@@ -99,6 +99,8 @@ def test_the_command_warns_of_structures_alike(values, tmp_path, capsys):
         ("m.npy", np.array([["a", "b"]], dtype=object), "cannot be read"),
         ("m.csv", "1,2,3\n1,x,3\n", "row 2: '1 x 3'"),
         ("m.csv", "1,2,3\n1,2\n", "row 2: 2 numbers"),
+        ("m.csv", "", "m.csv: the table holds no numbers"),
+        ("m.txt", "# nothing\n\n", "m.txt: the table holds no numbers"),
         ("m.xyz", "", "neither a run's folder"),
         ("m.npy", None, "no such file"),
     ],
