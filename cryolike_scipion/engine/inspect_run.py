@@ -22,7 +22,7 @@ from .likelihood import ScalePrior
 from .likelihood_setup import Setup, prepare_run
 from .particles import Particles, read_particles
 from .progress import Progress
-from .results import Results, load_results
+from .results import Results, find_row, load_results
 from .rotations import matrix_from_euler
 from .scoring import grid_evidence
 from .simulate import HalfPlane
@@ -107,12 +107,11 @@ def _in_part(merged: Results, place: int, folder: Path) -> tuple[Results, int]:
     wanted = merged.sources[merged.source_index[place]], int(merged.row[place])
     for name in merged.parameters["runs"]:
         try:
-            part = load_results(name)
+            found = find_row(name, *wanted)
+            if found is not None and (part := load_results(name)).labels == merged.labels:
+                return part, found
         except InputError:
             continue
-        keys = [(part.sources[s], int(row)) for s, row in zip(part.source_index, part.row)]
-        if wanted in keys and part.labels == merged.labels:
-            return part, keys.index(wanted)
     raise InputError(
         f"none of the runs that were merged holds row {place + 1} with every structure",
         folder,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -294,11 +295,38 @@ def load_results(out: str | os.PathLike[str]) -> Results:
     InputError
         If there is no result, or it is of another format.
     """
+    with _scores(out) as file:
+        return _read_hdf5(file)
+
+
+def find_row(out: str | os.PathLike[str], source: str, row: int) -> int | None:
+    """The place (from 0) of a row (from 1) of a source (its SHA-256) in a run, or None; the scores are not read.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_results`.
+    """
+    with _scores(out) as file:
+        group = file["particles"]
+        own = np.array([name == source for name in json.loads(group.attrs["sources"])], dtype=bool)
+        found = np.flatnonzero(own[group["source_index"][()]] & (group["row"][()] == row))
+    return int(found[0]) if len(found) else None
+
+
+@contextmanager
+def _scores(out: str | os.PathLike[str]) -> Iterator[h5py.File]:
     path = Path(out)
     path = path / "scores.h5" if path.is_dir() else path
     try:
         with h5py.File(path, "r") as file:
-            return _read_hdf5(file, path)
+            if file.attrs.get("format") != FORMAT:
+                raise InputError(
+                    f"the result has format {file.attrs.get('format')}, not {FORMAT}",
+                    path,
+                    remedy="Read it with the version that made it, or run the scoring again",
+                )
+            yield file
     except FileNotFoundError:
         raise InputError("there is no result", path, remedy="Give the output folder of a finished run") from None
     except OSError as error:
@@ -346,13 +374,7 @@ def _dataset(group: h5py.Group, name: str, quantity: Quantity) -> None:
     dataset.attrs["meaning"] = quantity.meaning
 
 
-def _read_hdf5(file: h5py.File, path: Path) -> Results:
-    if file.attrs.get("format") != FORMAT:
-        raise InputError(
-            f"the result has format {file.attrs.get('format')}, not {FORMAT}",
-            path,
-            remedy="Read it with the version that made it, or run the scoring again",
-        )
+def _read_hdf5(file: h5py.File) -> Results:
     group = file["particles"]
     return Results(
         **{name: file[name][()] for name in (*PER_STRUCTURE, *PER_PARTICLE)},

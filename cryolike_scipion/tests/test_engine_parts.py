@@ -1,11 +1,13 @@
 """Particles scored in parts: one contrast prior for all, and any particle file as one STAR file."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cryolike_scipion import cli, engine
+from cryolike_scipion.engine import inspect_run
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.particles import OpticsGroup, read_particles
 from cryolike_scipion.engine.results import load_results
@@ -66,8 +68,12 @@ def test_another_prior_is_another_result(small, prior, whole, tmp_path):
     assert np.abs(other.integrated - whole.integrated).max() > 0.5
 
 
-def test_a_particle_of_a_merged_result_is_inspected_in_its_own_run(merged, tmp_path):
+def test_a_particle_of_a_merged_result_is_inspected_in_its_own_run(merged, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(inspect_run, "load_results", lambda folder: read.append(Path(folder).name) or load_results(folder))
+    engine.run("inspect", run=str(merged), row=2, out=str(tmp_path / "other.npz"))
     engine.run("inspect", run=str(merged), row=12, out=str(tmp_path / "of_all.npz"))
+    assert read == ["all", "a", "all", "b"], "scores of parts without the particle need not be read"
     engine.run("inspect", run=str(merged.parent / "b"), row=3, out=str(tmp_path / "of_part.npz"))
     with np.load(tmp_path / "of_all.npz") as one, np.load(tmp_path / "of_part.npz") as other:
         assert sorted(one.files) == sorted(other.files)
