@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,48 @@ class Budget:
 
 def available_memory() -> float:
     """Free memory of the machine in bytes, as the kernel estimates it (4 GiB where it does not say), but not more than the
-    memory of the Slurm job that this is.
+    memory of the Slurm job that this is, and than the limits of its control groups.
     """
-    granted = os.environ.get("SLURM_MEM_PER_NODE", "")
-    return min(_free_memory(), float(granted) * 2**20 if granted.isdigit() and int(granted) > 0 else float("inf"))
+    return min(_free_memory(), _granted_by_slurm(), _group_limit(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))
+
+
+def _granted_by_slurm() -> float:
+    """Bytes on this node; infinite without a job, and where it has all of the node (0)."""
+
+    def number(name: str) -> int:
+        value = os.environ.get(name, "")
+        return int(value) if value.isdecimal() else 0
+
+    mebibytes = number("SLURM_MEM_PER_NODE") or number("SLURM_MEM_PER_CPU") * number("SLURM_CPUS_ON_NODE")
+    return mebibytes * 2.0**20 or float("inf")
+
+
+def _group_limit(table: Path, root: Path) -> float:
+    """The least memory limit, in bytes, of the control groups that this process is in; infinite without one.
+
+    Parameters
+    ----------
+    table : Path
+        Lines ``number:controllers:path``; of version 2 without controllers.
+    root : Path
+        Where the groups are mounted. In a container the paths may be those of the machine, and its own group the root.
+    """
+    least = float("inf")
+    try:
+        lines = table.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return least
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        own = top / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if folder == top or top in folder.parents:
+                with suppress(OSError, ValueError):  # none here, or "max"
+                    least = min(least, float((folder / name).read_text(encoding="ascii")))
+    return least
 
 
 def _free_memory() -> float:

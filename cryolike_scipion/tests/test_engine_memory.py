@@ -9,7 +9,7 @@ import pytest
 
 from cryolike_scipion import engine
 from cryolike_scipion.engine.errors import InputError
-from cryolike_scipion.engine.memory import available_memory
+from cryolike_scipion.engine.memory import _group_limit, available_memory
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc/self/status on this system")
 
@@ -71,7 +71,8 @@ def test_a_bound_too_small_for_the_templates_is_refused(simulated, tmp_path):
 
 
 def test_a_job_of_a_queue_has_no_more_memory_than_it_was_given(monkeypatch):
-    monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
+    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
     free = available_memory()
     assert free > 2**27
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
@@ -79,3 +80,28 @@ def test_a_job_of_a_queue_has_no_more_memory_than_it_was_given(monkeypatch):
     for odd in ("0", "", "x"):  # 0: all of the node
         monkeypatch.setenv("SLURM_MEM_PER_NODE", odd)
         assert available_memory() == pytest.approx(free, rel=0.5)
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "25")
+    assert available_memory() == pytest.approx(free, rel=0.5), "of how many is not known"
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "3")
+    assert available_memory() == 75 * 2**20
+
+
+@pytest.mark.parametrize(
+    "table, files, limit",
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "7000", "memory.max": "9000"}, 7000),
+        ("0::/of/the/machine\n", {"memory.max": "5000"}, 5000),
+        ("0::/../sibling\n", {"memory.max": "max"}, float("inf")),
+        ("2:memory,x:/a:b\n0::/\n", {"memory/a:b/memory.limit_in_bytes": "40", "memory.max": "90"}, 40),
+        ("3:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "40", "cpu/a/memory.limit_in_bytes": "3"}, float("inf")),
+        (None, {"memory.max": "5000"}, float("inf")),
+    ],
+)
+def test_limits_of_control_groups(tmp_path, table, files, limit):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    if table is not None:
+        (tmp_path / "table").write_text(table)
+    assert _group_limit(tmp_path / "table", tmp_path) == limit
