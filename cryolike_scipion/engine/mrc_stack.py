@@ -1,17 +1,19 @@
 """The header of an MRC image stack, and its images: memory-mapped as far as the file goes, or unpacked.
 
 RELION itself reads compressed stacks of movies only (bzip2, xz), but archives keep particles so, and unpacking a whole set to
-score it once takes a second copy of it. A packed stack has no random access: it is unpacked whole into memory, the last one
-used is kept, and one that is too large for that is refused.
+score it once takes a second copy of it. A packed stack has no random access: it is unpacked whole into memory, those last used
+are kept there up to a number of bytes, and one that is too large for that is refused.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import logging
 import lzma
 import os
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +30,9 @@ _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 _LARGEST_UNPACKED = 4 * 2**30  # bytes
 _PART_BYTES = 2**20
-_UNPACKING = Lock()
+_KEPT_UNPACKED = 2**30  # bytes; the last one is kept whatever its size
+
+logger = logging.getLogger(__name__)
 
 
 class StackError(Exception):
@@ -138,16 +142,61 @@ def open_stack(header: StackHeader) -> NDArray[np.generic]:
     A packed file that is cut off, or damaged, gives the images before that.
     """
     if header.packed:
-        with _UNPACKING:  # else several threads would unpack one stack
-            return _unpacked(header)
+        return _UNPACKED.get(header)
     shape = (header.available, header.ny, header.nx)
     if header.available == 0:
         return np.empty(shape, dtype=header.dtype)
     return np.memmap(header.path, dtype=header.dtype, mode="r", offset=header.offset, shape=shape)
 
 
-@lru_cache(maxsize=1)
-def _unpacked(header: StackHeader) -> NDArray[np.generic]:
+class _Unpacked:
+    """The images of the packed stacks last used; says once that they are too many to be kept."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[StackHeader, NDArray[np.generic]] = OrderedDict()
+        self._seen: set[StackHeader] = set()
+        self._warned = False
+        self._state, self._unpacking = Lock(), Lock()
+
+    def get(self, header: StackHeader) -> NDArray[np.generic]:
+        images = self._find(header)
+        if images is None:
+            with self._unpacking:  # else several threads would unpack one stack
+                images = self._find(header)
+                if images is None:
+                    self._warn(header)
+                    images = _unpack(header)
+                    self._keep(header, images)
+        return images
+
+    def _find(self, header: StackHeader) -> NDArray[np.generic] | None:
+        with self._state:
+            if header in self._kept:
+                self._kept.move_to_end(header)
+            return self._kept.get(header)
+
+    def _keep(self, header: StackHeader, images: NDArray[np.generic]) -> None:
+        with self._state:
+            self._kept[header] = images
+            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _KEPT_UNPACKED:
+                self._kept.popitem(last=False)
+
+    def _warn(self, header: StackHeader) -> None:
+        if header in self._seen and not self._warned:
+            self._warned = True
+            logger.warning(
+                "the compressed image stack %s is unpacked again, since no more than %.1f GiB of such stacks are kept: "
+                "sort the particles by stack, or decompress the stacks",
+                header.path,
+                _KEPT_UNPACKED / 2**30,
+            )
+        self._seen.add(header)
+
+
+_UNPACKED = _Unpacked()
+
+
+def _unpack(header: StackHeader) -> NDArray[np.generic]:
     image = header.nx * header.ny * header.dtype.itemsize
     data = bytearray()
     with open(header.path, "rb") as file:

@@ -165,6 +165,34 @@ def test_a_packed_stack_is_unpacked_again_when_it_changes_and_not_when_it_is_too
     assert "is compressed and too large to be unpacked in memory (0.0 GiB). Decompress it." in problem_of(particles)
 
 
+def test_packed_stacks_are_kept_as_far_as_they_fit_and_unpacked_again_with_one_warning(tmp_path, monkeypatch, caplog):
+    unpacked = []
+    unpack = mrc_stack._unpack
+    monkeypatch.setattr(mrc_stack, "_unpack", lambda header: unpacked.append(header.path.parent.name) or unpack(header))
+    monkeypatch.setattr(mrc_stack, "_UNPACKED", mrc_stack._Unpacked())
+    sets = [write_set(tmp_path / name, 3) for name in "abc"]
+    for seed, star in enumerate(sets):
+        stack = write_stack(star.parent / "images.mrcs", random_images(3, seed=seed))
+        stack.write_bytes(gzip.compress(stack.read_bytes()))
+    bytes_of_one = random_images(3).astype(np.float32).nbytes
+    particles, rows = read_particles(sets), [0, 3, 6, 1, 4, 7]
+    wanted = np.concatenate([random_images(3, seed=seed) for seed in range(3)])[rows]
+
+    def read():
+        unpacked.clear()
+        assert np.array_equal([read_images(particles, [row])[0][0] for row in rows], wanted)
+        return "".join(unpacked)
+
+    assert read() == "abc" and read() == "" and not caplog.records
+    monkeypatch.setattr(mrc_stack, "_UNPACKED", mrc_stack._Unpacked())
+    monkeypatch.setattr(mrc_stack, "_KEPT_UNPACKED", 2 * bytes_of_one)
+    assert read() == "abcabc"
+    monkeypatch.setattr(mrc_stack, "_KEPT_UNPACKED", 0)
+    assert read() == "abcabc"
+    (record,) = caplog.records
+    assert f"{tmp_path / 'a' / 'images.mrcs'} is unpacked again" in record.getMessage()
+
+
 def test_a_stack_that_changed_its_box_after_the_table_was_read(tmp_path):
     particles = read_particles(write_set(tmp_path))
     write_stack(tmp_path / "images.mrcs", random_images(4, 16))
