@@ -8,6 +8,7 @@ from threading import Lock
 
 import numpy as np
 
+from . import symmetry
 from .bands import band_images
 from .compute import thread_count
 from .conversion import Converted, convert
@@ -19,11 +20,12 @@ from .likelihood_setup import Setup
 from .optima import Optima
 from .polar_images import PolarImages
 from .pose_confidence import POSE_COLUMNS, only_pose
+from .pose_mass import PoseWindow
 from .pose_scores import PoseScores, score_poses
 from .pose_search import Integral, PoseSamples, StructureSearch
 from .refine import RefinedPoses, refine_poses
 from .results import PER_STRUCTURE
-from .rotations import euler_from_matrix, matrix_from_euler
+from .rotations import distance_deg, euler_from_matrix, matrix_from_euler
 from .row_scores import MovedImages
 from .scale_prior import PilotImage
 from .views import nearest_view
@@ -153,9 +155,10 @@ def _score_piece(scoring: Scoring, rows: np.ndarray, tick: Callable[[int], None]
     kept = range(len(setup.structures))
     optima = [_optima(setup, k, len(usable), scoring.keep) if scoring.keep != "pose" else None for k in kept]
     group = setup.particles.optics[setup.particles.optics_index[rows[0]]]
+    in_image = group.aberrations.origin_in_image
     for k, (integral, poses) in enumerate(piece.search(scoring, prior, optima, tick)):
-        poses = dataclasses.replace(poses, origin=group.aberrations.origin_in_image(poses.origin))
-        _store(arrays, setup, k, usable, integral, poses)
+        _store_confidence(arrays, setup, k, usable, integral, poses, in_image)
+        _store(arrays, setup, k, usable, integral, dataclasses.replace(poses, origin=in_image(poses.origin)))
         own = optima[k]
         if own is not None:
             _store_optima(arrays, k, usable, size, own)
@@ -234,7 +237,8 @@ class _Piece:
     ) -> Iterator[Integral]:
         """Search every structure."""
         for integral in self._integrals(scoring, prior, tick, optima, samples):
-            yield dataclasses.replace(integral, origin=integral.origin + self.centre)
+            confidence = [one.moved(by) for one, by in zip(integral.confidence, self.centre)]
+            yield dataclasses.replace(integral, origin=integral.origin + self.centre, confidence=confidence)
 
     def _integrals(self, scoring, prior, tick, optima, samples) -> Iterator[Integral]:
         setup, searches, count = self.setup, scoring.searches, len(self.rows)
@@ -319,12 +323,18 @@ def _store(
     }
     for name, value in values.items():
         arrays[name][k, usable] = value
-    _store_confidence(arrays, k, usable, integral, poses)
 
 
 def _store_confidence(
-    arrays: dict[str, np.ndarray], k: int, usable: np.ndarray, integral: Integral | None, poses: RefinedPoses
+    arrays: dict[str, np.ndarray],
+    setup: Setup,
+    k: int,
+    usable: np.ndarray,
+    integral: Integral | None,
+    poses: RefinedPoses,
+    in_image: Callable[[np.ndarray], np.ndarray],
 ) -> None:
+    """Keep how sure poses are; origins of ``poses`` are in the undistorted image, ``in_image`` gives those of the files."""
     keep, values = len(arrays["best_poses"]), poses.scores.log_ratio
     if integral is None:
         found = [only_pose(r, o, v, keep) for r, o, v in zip(poses.rotation, poses.origin, values)]
@@ -334,8 +344,23 @@ def _store_confidence(
         arrays[name][k, usable] = [getattr(each, attribute) for each in found]
     if keep:
         kept = np.stack([each.poses for each in found])
-        kept[:, 0, :6] = np.column_stack([*euler_from_matrix(poses.rotation), poses.origin, values])  # the best one is refined
+        _refine_kept(kept, poses, setup.structures[k].symmetry, setup.near)
+        kept[..., 3:5] = in_image(kept[..., 3:5])
         arrays["best_poses"][..., k, usable] = kept.transpose(1, 2, 0)
+
+
+def _refine_kept(kept: np.ndarray, poses: RefinedPoses, group: str, near: PoseWindow) -> None:
+    """Put refined poses in the place of the first of the kept ones [m, poses, 7] that each counts as; else nowhere.
+
+    The most likely pose, which is refined, need not be the most probable one under the priors.
+    """
+    rotation = matrix_from_euler(*np.moveaxis(kept[..., :3], -1, 0))
+    angle = distance_deg(rotation, poses.rotation[:, None], symmetry.rotations(group))
+    apart = np.hypot(*np.moveaxis(kept[..., 3:5] - poses.origin[:, None], -1, 0))
+    same = (angle <= near.angle_deg) & (apart <= near.shift * (1 + 1e-6))
+    image = np.flatnonzero(same.any(axis=1))
+    refined = np.column_stack([*euler_from_matrix(poses.rotation), poses.origin, poses.scores.log_ratio])
+    kept[image, same[image].argmax(axis=1), :6] = refined[image]
 
 
 def _store_optima(arrays: dict[str, np.ndarray], k: int, usable: np.ndarray, size: int, optima: Optima) -> None:

@@ -6,7 +6,7 @@ search are looked at pose by pose; what the other rows hold is told by their vie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,12 @@ class PoseConfidence:
     gap: float
     spread_deg: float
     poses: NDArray[np.float32]
+
+    def moved(self, by: NDArray[np.float64]) -> PoseConfidence:
+        """The same with origins moved by [2] (Å)."""
+        poses = self.poses.copy()
+        poses[:, 3:5] += by
+        return replace(self, poses=poses)
 
 
 def only_pose(rotation: np.ndarray, origin: np.ndarray, log_likelihood: float, keep: int) -> PoseConfidence:

@@ -1,14 +1,18 @@
 """Confidence in a pose: distinct poses, their probabilities, gap and spread, on posteriors made by hand."""
 
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cryolike_scipion.engine.division import LastRows
+from cryolike_scipion.engine.likelihood_chunk import _store_confidence
 from cryolike_scipion.engine.pose_confidence import GAP_LIMIT, only_pose, pose_confidence
 from cryolike_scipion.engine.pose_mass import PoseWindow
 from cryolike_scipion.engine.pose_rows import PoseRows
+from cryolike_scipion.engine.pose_scores import PoseScores
+from cryolike_scipion.engine.refine import RefinedPoses
 from cryolike_scipion.engine.rotations import matrix_from_euler
 
 TURNS = 72  # every 5°
@@ -97,3 +101,27 @@ def test_a_fixed_pose_is_sure_of_itself():
     found = only_pose(matrix_from_euler(10.0, 20.0, 30.0), np.array([1.0, 2.0]), 7.0, 2)
     assert found.poses[0] == pytest.approx([10, 20, 30, 1, 2, 7, 1])
     assert (found.effective, found.spread_deg) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "angles, origin, place", [((1, 40, 50), (0.3, 0), 0), ((61, 80, 150), (3, 0.2), 1), ((0, 10, 0), (0, 0), None)]
+)
+def test_a_refined_pose_takes_the_place_of_the_kept_one_it_counts_as(angles, origin, place):
+    """Also where another pose is more probable; all origins are those of the files, where an image is magnified."""
+    logs = flat(2)
+    logs[0, 10], logs[1, 30] = 20.0, 19.0
+    found = confidence([40.0, 80.0], [[0, 0], [3, 0]], logs).moved(np.array([50.0, -20.0]))
+    origin = np.array([origin]) + [50.0, -20.0]
+    scores = PoseScores(*(np.full(1, 25.0) for _ in fields(PoseScores)))
+    poses = RefinedPoses(matrix_from_euler(*np.array([angles], float).T), origin, scores)
+    zeros = {name: np.zeros((1, 1)) for name in ("pose_effective", "pose_gap", "pose_spread")}
+    arrays = zeros | {"best_poses": np.zeros((3, 7, 1, 1), np.float32)}
+    setup = SimpleNamespace(near=NEAR, structures=[SimpleNamespace(symmetry="C6")])
+    integral = SimpleNamespace(confidence=[found])
+    _store_confidence(arrays, setup, 0, np.array([0]), integral, poses, lambda o: o @ np.diag([1.1, 0.9]))
+    kept = arrays["best_poses"][:, :, 0, 0]
+    expected = found.poses.copy()
+    if place is not None:
+        expected[place, :6] = [*angles, *origin[0], 25.0]
+    expected[:, 3:5] *= [1.1, 0.9]
+    assert kept == pytest.approx(expected, abs=1e-3, nan_ok=True)
