@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     out = Path(parameters["out"])
     if out.is_dir():
         raise InputError("the output is a folder", out, remedy="Give the name of a STAR file with --out")
-    refuse_overwriting(out.parent, [out.name], parameters["particles"])
+    refuse_overwriting(out.parent, [glob.escape(out.name)], parameters["particles"])
     progress.start(1, "star", "file")
     particles = read_particles(
         parameters["particles"],

@@ -127,3 +127,6 @@ def test_star_writes_over_no_input_and_no_folder(tmp_path, capsys):
     assert star.read_bytes() == text
     assert cli.main(["star", "--particles", str(star), "--out", str(tmp_path)]) == 2
     assert "Give the name of a STAR file" in capsys.readouterr().err
+    odd = star.rename(tmp_path / "set[1].star")  # as a pattern it does not stand for itself
+    assert cli.main(["star", "--particles", str(odd), "--out", str(odd)]) == 2
+    assert odd.read_bytes() == text
