@@ -12,6 +12,7 @@ from .own_output import refuse_overwriting
 from .particle_star import write_particles
 from .particles import read_particles
 from .progress import Progress
+from .stack_paths import file_part
 
 __all__ = ["run"]
 
@@ -44,7 +45,9 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         pixel_size=parameters["pixel"],
         amplitude_contrast=parameters["amplitude_contrast"],
     )
-    names = [f"{frame + 1:06d}@{particles.stacks[s]}" for s, frame in zip(particles.stack_index, particles.frame)]
+    formats = [name[len(file_part(name)) :] for name in particles.image_names()]  # RELION reads p.mrc:mrcs, but not p.mrc
+    places = zip(particles.stack_index, particles.frame, formats)
+    names = [f"{frame + 1:06d}@{particles.stacks[s]}{kind}" for s, frame, kind in places]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_particles(out, particles, {"rlnImageName": names}, keep_overwritten=False)
     progress.update(1)

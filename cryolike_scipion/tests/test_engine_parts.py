@@ -130,3 +130,12 @@ def test_star_writes_over_no_input_and_no_folder(tmp_path, capsys):
     odd = star.rename(tmp_path / "set[1].star")  # as a pattern it does not stand for itself
     assert cli.main(["star", "--particles", str(odd), "--out", str(odd)]) == 2
     assert odd.read_bytes() == text
+
+
+def test_star_keeps_the_format_that_relion_needs_behind_a_name(tmp_path):
+    star = write_set(tmp_path, 3)
+    (tmp_path / "images.mrcs").rename(tmp_path / "images.mrc")
+    star.write_text(star.read_text().replace("@images.mrcs", "@images.mrc:mrcs"))
+    engine.run("star", particles=[str(star)], out=str(tmp_path / "full.star"))
+    found = read_particles(tmp_path / "full.star")
+    assert found.image_names()[2] == f"000003@{tmp_path}/images.mrc:mrcs" and found.stacks == (tmp_path / "images.mrc",)
