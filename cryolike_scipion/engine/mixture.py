@@ -75,10 +75,12 @@ class Mixture:
 
     def log_likelihood(self, populations: NDArray[np.float64]) -> NDArray[np.float64]:
         """ln P(particles | p) less ``Σ highest`` for populations [K] or [K, s]: float64, a number or [s]."""
-        return self.log_likelihood_and_density(populations)[0]
+        step = max(256, _BLOCK // populations.size)  # s densities of each particle are much where s is large
+        parts = (Mixture(self.relative[i : i + step], self.highest[i : i + step]) for i in range(0, self.particles, step))
+        return sum((part.log_likelihood_and_density(populations)[0] for part in parts), np.zeros(populations.shape[1:]))
 
     def log_likelihood_and_density(self, populations: NDArray[np.float64]):
-        """Both of the above."""
+        """Both of the above, of all particles at once."""
         density = self.density(populations)
         return np.log(np.maximum(density, _LEAST)).sum(axis=0, dtype=np.float64), density
 

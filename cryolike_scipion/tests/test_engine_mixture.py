@@ -1,5 +1,7 @@
 """Populations of a mixture: the largest likelihood, the posterior, its intervals, and what cannot be known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -44,6 +46,17 @@ def test_no_populations_are_better_by_more_than_the_gap(structures, spread):
     for _ in range(50):
         other = 0.9 * found.populations + 0.1 * rng.dirichlet(np.full(structures, 0.3))
         assert mixture.log_likelihood(other) <= here + found.gap + 1e-3
+
+
+def test_many_populations_at_once_do_not_take_memory_for_each_particle():
+    values, _ = mixture_of(centres(3, 0.7, 1), shares(3, 0.6), 20000, np.random.default_rng(2))
+    mixture, populations = Mixture.of(values), np.random.default_rng(3).dirichlet(np.ones(3), 1000).T
+    tracemalloc.start()
+    found = mixture.log_likelihood(populations)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 0.5 * 4 * found.size * mixture.particles
+    assert found[:5] == pytest.approx([float(mixture.log_likelihood_and_density(p)[0]) for p in populations.T[:5]], rel=1e-6)
 
 
 def test_hopeless_structures_do_not_break_the_climb():
