@@ -65,6 +65,7 @@ def render(numbers: dict[str, Any], found: Ensemble, title: str) -> str:
     body = [
         page.facts(facts),
         _alike(numbers, labels),
+        page.section(f"Doubtful: {sampler['doubt']}") if sampler["doubt"] else "",
         page.section("Populations", page.plots(figures), _numbers_table(numbers)),
         page.section("If one structure had made all particles", _comparison_table(numbers)),
         page.section("How it was done", page.parameter_table(how)),

@@ -25,6 +25,12 @@ __all__ = ["run"]
 
 TABLE, NUMBERS, DRAWS, PAGE = "populations.csv", "ensemble.json", "ensemble.h5", "ensemble.html"
 _MOST = 5000  # structures: pairs of them are looked at
+# Why draws are not sound, by how they were made.
+_DOUBT = {
+    "hamiltonian": "the draws of the posterior had not converged (R̂ {:.2f}): intervals are approximate",
+    "normal": "some of so many structures cannot be told apart, and how they divide is far from the normal approximation: "
+    "intervals are approximate",
+}
 logger = logging.getLogger(__name__)
 
 
@@ -107,6 +113,7 @@ def _numbers(
             "draws": len(found.posterior.draws),
             "quality": found.posterior.quality,
             "sound": bool(found.posterior.sound),
+            "doubt": "" if found.posterior.sound else _DOUBT[found.posterior.method].format(found.posterior.quality),
         },
         "replicates": found.replicates,
     }
@@ -157,8 +164,5 @@ def _conclude(out: Path, numbers: dict[str, Any]) -> None:
             100 * group["high"],
         )
     if not numbers["sampler"]["sound"]:
-        logger.warning(
-            "the draws of the posterior had not converged (R-hat %.2f): intervals are approximate",
-            numbers["sampler"]["quality"],
-        )
+        logger.warning("%s", numbers["sampler"]["doubt"])
     logger.info("results: %s", out)

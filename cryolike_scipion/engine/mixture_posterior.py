@@ -59,6 +59,10 @@ class PopulationPosterior:
     quality : float
         Importance sampling: share of draws that counted. Hamiltonian: largest ratio of the spread over all chains to that
         within (split R̂), 1 where they agree. Normal: 0.
+    concentration : float
+        Of the prior.
+    alike : bool
+        Whether some structures cannot be told apart. How the sum of their populations divides is far from normal.
     """
 
     draws: NDArray[np.float64]
@@ -67,11 +71,12 @@ class PopulationPosterior:
     method: str
     quality: float
     concentration: float
+    alike: bool = False
 
     @property
     def sound(self) -> bool:
         """Whether the draws can be believed."""
-        return self.method != "hamiltonian" or self.quality < 1.1
+        return not (self.alike if self.method == "normal" else self.method == "hamiltonian" and self.quality >= 1.1)
 
     def interval(self, level: float = 0.95) -> NDArray[np.float64]:
         """Equal-tailed credible intervals, [2, K]."""
@@ -105,15 +110,15 @@ def sample_posterior(
     target = _Target(mixture, np.full(mixture.structures, concentration - _THIRD))
     x, overlap = target.mode(best.populations)
     u, root = target.normal(x, overlap)
-    if mixture.structures > _LARGEST_EXACT:
-        return PopulationPosterior(_normal(u, root, rng), x, overlap, "normal", 0.0, concentration)
     population = x / x.sum()
     groups = groups_alike(population, known_of_division(population, overlap, mixture.particles), mixture.particles)
+    if mixture.structures > _LARGEST_EXACT:
+        return PopulationPosterior(_normal(u, root, rng), x, overlap, "normal", 0.0, concentration, bool(groups))
     found = _importance_of_groups(mixture, x, groups, concentration, rng) if groups else _importance(target, u, root, rng)
     if found is not None:
-        return PopulationPosterior(found[0], x, overlap, "importance", found[1], concentration)
+        return PopulationPosterior(found[0], x, overlap, "importance", found[1], concentration, bool(groups))
     draws, ratio = _hamiltonian(target, u, root, rng)
-    return PopulationPosterior(draws, x, overlap, "hamiltonian", ratio, concentration)
+    return PopulationPosterior(draws, x, overlap, "hamiltonian", ratio, concentration, bool(groups))
 
 
 @dataclass(frozen=True)

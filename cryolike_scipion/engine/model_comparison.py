@@ -7,6 +7,7 @@ its error comes from leaving out one particle at a time (jackknife), and what it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["COMPARED", "SetComparison", "compare_over_set"]
 
 _FEW = 3
+_BLOCK = 1 << 22  # numbers handled at a time
 # Arrays of `SetComparison` with unit and meaning.
 COMPARED = (
     ("total", "nat", "log evidence of all particles if this structure made them, over the null"),
@@ -62,25 +64,30 @@ class SetComparison:
         return other & ((self.behind < 2 * self.error) | (self.deciding <= _FEW))
 
 
-def compare_over_set(integrated: NDArray[np.float64]) -> SetComparison:
-    """Compare structures by log-likelihoods [K, M], M > 0."""
-    total = integrated.sum(axis=1)
+def compare_over_set(integrated: NDArray[np.floating]) -> SetComparison:
+    """Compare structures by log-likelihoods [K, M], M > 0, which are read in pieces (so they may lie in a mapped file)."""
+    structures, count = integrated.shape
+    step = max(1, _BLOCK // count)
+    pieces = [slice(start, start + step) for start in range(0, structures, step)]
+    total = np.concatenate([integrated[piece].sum(axis=1, dtype=np.float64) for piece in pieces])
     best = int(np.argmax(total))
-    difference = integrated[best] - integrated
+    top = np.array(integrated[best], dtype=np.float64)
+    parts = [_behind(top - integrated[piece]) for piece in pieces]
+    behind, error, for_best, deciding = (np.concatenate(each) for each in zip(*parts))
+    deciding[best] = 0
+    return SetComparison(
+        total=total, mean=total / count, best=best, behind=behind, error=error, for_best=for_best, deciding=deciding
+    )
+
+
+def _behind(difference: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
+    """`behind`, `error`, `for_best` and `deciding` of differences [k, M] to the best structure."""
     count = difference.shape[1]
     behind = difference.sum(axis=1)
-    # Without particle m the sum is less by its own part, so that the jackknife's variance is this in closed form.
+    # The sum is M times the mean. The mean without particle m differs from that of all by (d_m - mean) / (M - 1), so that the
+    # jackknife's variance of the sum, M² (M - 1) / M times the sum of their squares, is this in closed form.
     spread = ((difference - difference.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    error = np.sqrt(spread * (count - 1) / count)
+    error = np.sqrt(spread * count / max(count - 1, 1))
     falling = np.cumsum(-np.sort(-difference, axis=1), axis=1)
     overturned = np.argmax(falling >= behind[:, None] - 1e-9 * np.abs(behind[:, None]), axis=1) + 1
-    deciding = np.where(np.arange(len(total)) == best, 0, overturned)
-    return SetComparison(
-        total=total,
-        mean=total / count,
-        best=best,
-        behind=behind,
-        error=error,
-        for_best=(difference > 0).sum(axis=1),
-        deciding=deciding,
-    )
+    return behind, error, (difference > 0).sum(axis=1), overturned

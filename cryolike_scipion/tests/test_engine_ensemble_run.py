@@ -2,16 +2,18 @@
 
 import csv
 import json
+import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
 
 from cryolike_scipion import cli, engine
+from cryolike_scipion.engine import model_comparison
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.image_stacks import OK
 from cryolike_scipion.engine.likelihood_matrix import read_matrix
-from cryolike_scipion.engine.model_comparison import compare_over_set
+from cryolike_scipion.engine.model_comparison import COMPARED, compare_over_set
 from cryolike_scipion.engine.results import Results, StructureEntry
 
 from .mixtures import centres, mixture_of, shares
@@ -122,13 +124,30 @@ def test_an_input_is_not_overwritten(values, tmp_path):
 
 
 def test_jackknife_is_the_one_by_leaving_out(values):
+    """Of the mean, brought to the number of particles that there are."""
     found = compare_over_set(values)
     d = values[found.best] - values
     for k in range(3):
-        left = d[k].sum() - d[k]
+        left = 500 * (d[k].sum() - d[k]) / 499
         assert found.error[k] ** 2 == pytest.approx(499 / 500 * ((left - left.mean()) ** 2).sum())
     assert found.total[found.best] == values.sum(axis=1).max()
     assert found.mean == pytest.approx(values.mean(axis=1))
+    # Two particles, by hand: differences 5 and 1; without one of them the sum would be 2 or 10.
+    assert compare_over_set(np.array([[5.0, 1.0], [0.0, 0.0]])).error == pytest.approx([0.0, 4.0])
+
+
+def test_structures_are_compared_a_few_at_a_time_out_of_a_mapped_file(values, tmp_path, monkeypatch):
+    np.save(tmp_path / "m.npy", np.tile(values, (40, 1)).astype(np.float32))
+    mapped = np.load(tmp_path / "m.npy", mmap_mode="r")
+    whole = compare_over_set(np.array(mapped))
+    monkeypatch.setattr(model_comparison, "_BLOCK", 2000)
+    tracemalloc.start()
+    found = compare_over_set(mapped)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < mapped.nbytes
+    for name, _, _ in COMPARED:
+        assert getattr(found, name) == pytest.approx(getattr(whole, name))
 
 
 def test_one_outlier_cannot_choose_a_structure_unnoticed():
@@ -141,3 +160,18 @@ def test_one_outlier_cannot_choose_a_structure_unnoticed():
     integrated[0, 0] = 0.0
     found = compare_over_set(integrated)
     assert found.best == 1 and found.deciding[0] == 199 and not found.fragile.any()
+
+
+def test_intervals_of_many_structures_are_doubted_where_some_are_the_same(tmp_path, caplog):
+    points = centres(42, 1.2, 3)
+    apart = mixture_of(points, shares(42, 0.3), 2000, np.random.default_rng(3))[0]
+    values = apart.copy()
+    values[1] = values[0]  # as much as 300 particles of either
+    np.save(tmp_path / "same.npy", values)
+    numbers = _run(tmp_path / "same.npy", tmp_path / "same", bootstrap=0)
+    assert [1, 2] in [group["structures"] for group in numbers["alike"]]
+    assert numbers["sampler"]["method"] == "normal" and not numbers["sampler"]["sound"]
+    assert "intervals are approximate" in caplog.text
+    assert "ntervals are approximate" in (tmp_path / "same" / "ensemble.html").read_text(encoding="utf-8")
+    np.save(tmp_path / "apart.npy", apart)
+    assert _run(tmp_path / "apart.npy", tmp_path / "apart", bootstrap=0)["sampler"]["sound"]
