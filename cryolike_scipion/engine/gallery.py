@@ -21,9 +21,9 @@ from scipy.ndimage import affine_transform
 from ..constants import OUTPUT_GALLERY
 from .atomic import atomic_path
 from .ctf import ctf
-from .image_prep import mask_of, prepare
 from .image_stacks import OK, read_images
-from .inspect_run import compare, landscape, posed_templates
+from .inspect_particles import as_compared
+from .inspect_run import best_pose, compare, landscape, posed_templates
 from .likelihood import ScalePrior
 from .likelihood_setup import Setup
 from .results import Results
@@ -108,22 +108,13 @@ def _members(setup: Setup, results: Results, k: int) -> dict[str, np.ndarray]:
 
 def _image(setup: Setup, m: int) -> np.ndarray:
     """A particle as it is compared, float64 [N, N]."""
-    group = setup.particles.optics[setup.particles.optics_index[m]]
     raw, _, _ = read_images(setup.particles, np.array([m]))
-    settings = setup.settings.images
-    sign = torch.as_tensor(setup.particles.sign[[m]])
-    image = prepare(torch.as_tensor(raw), sign, settings, group.pixel_size)[0].double()
-    return (image * mask_of(settings, group.box, group.pixel_size)).numpy()
-
-
-def _pose(results: Results, k: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation [3, 3] and origin [2] (Å)."""
-    rotation = matrix_from_euler(results.rot[k, m], results.tilt[k, m], results.psi[k, m])
-    return rotation, np.array([results.origin_x[k, m], results.origin_y[k, m]])
+    return as_compared(setup.particles, np.array([m]), raw, setup.settings.images)[0].numpy()
 
 
 def _template(setup: Setup, results: Results, k: int, m: int) -> np.ndarray:
-    return posed_templates(setup.structures[k], setup.particles, m, *_pose(results, k, m), setup.settings.k_max)
+    pose = best_pose(results, setup.particles, k, m)
+    return posed_templates(setup.structures[k], setup.particles, m, *pose, setup.settings.k_max)
 
 
 def _average(setup: Setup, results: Results, k: int, own: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -138,7 +129,7 @@ def _average(setup: Setup, results: Results, k: int, own: np.ndarray, size: int)
     plane = HalfPlane(group.box, group.pixel_size, min(setup.settings.k_max, 0.5 / group.pixel_size))
     total = np.zeros((group.box, group.box))
     for m in similar:
-        origin = np.array([results.origin_x[k, m], results.origin_y[k, m]])
+        _, origin = best_pose(results, setup.particles, k, int(m))
         total += _upright(_phase_flipped(setup, int(m), plane), results.psi[k, m], origin / group.pixel_size)
     rotation = matrix_from_euler(results.rot[k, few[centre]], results.tilt[k, few[centre]], 0.0)
     slices = SliceMaker(setup.structures[k], plane.points())(rotation[None]).to(torch.complex128)

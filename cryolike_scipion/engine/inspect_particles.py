@@ -9,12 +9,13 @@ from ..plots.templates import radial_power
 from .coefficient_store import CoefficientCache
 from .ctf import ctf
 from .errors import InputError
-from .image_prep import mask_of, prepare
+from .image_correction import corrected
+from .image_prep import ImageSettings, mask_of, prepare
 from .image_stacks import OK, read_images
 from .particles import Particles
 from .template_power import ctf_arguments
 
-__all__ = ["look_at_particles"]
+__all__ = ["as_compared", "look_at_particles"]
 
 _SHOWN = 8
 _ANGLES = 32
@@ -34,10 +35,10 @@ def look_at_particles(particles: Particles, place: int) -> dict[str, np.ndarray]
     Returns
     -------
     dict
-        ``rows`` [v] (from 1), ``raw`` and ``prepared`` [v, N, N]: as in the file, and as they are compared (contrast,
-        background, mask, band limit); ``frequency`` [r] (1/Å) and ``power`` [r] of the first, as it is in the file;
-        ``ctf_frequency`` [c] (1/Å) and ``ctf_squared`` [c], its CTF² averaged over angles; ``defocus`` (Å, mean of both
-        axes), ``pixel_size`` (Å), ``k_max`` (1/Å).
+        ``rows`` [v] (from 1), ``raw`` and ``prepared`` [v, N, N]: as in the file, and as they are compared (flipped phases and
+        aberrations, contrast, background, mask, band limit); ``frequency`` [r] (1/Å) and ``power`` [r] of the first, as it is
+        in the file; ``ctf_frequency`` [c] (1/Å) and ``ctf_squared`` [c], its CTF² averaged over angles; ``defocus`` (Å, mean of
+        both axes), ``pixel_size`` (Å), ``k_max`` (1/Å).
 
     Raises
     ------
@@ -59,8 +60,7 @@ def look_at_particles(particles: Particles, place: int) -> dict[str, np.ndarray]
     kept = np.flatnonzero(status == OK)
     kept = kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), _SHOWN)).round().astype(np.int64))]
     rows, raw = rows[kept], raw[kept]
-    images = prepare(torch.as_tensor(raw), torch.as_tensor(particles.sign[rows]), settings.images, group.pixel_size).double()
-    images = _limited(images * mask_of(settings.images, group.box, group.pixel_size), group.pixel_size, settings.k_max)
+    images = _limited(as_compared(particles, rows, raw, settings.images), group.pixel_size, settings.k_max)
     frequency, power = radial_power(raw[:1], group.pixel_size)
     theta = torch.as_tensor(np.pi * np.arange(_ANGLES) / _ANGLES)
     fine = np.linspace(0.0, frequency[-1], _CTF_POINTS)
@@ -77,6 +77,29 @@ def look_at_particles(particles: Particles, place: int) -> dict[str, np.ndarray]
         "pixel_size": np.array(group.pixel_size),
         "k_max": np.array(settings.k_max),
     }
+
+
+def as_compared(particles: Particles, rows: np.ndarray, raw: np.ndarray, settings: ImageSettings) -> torch.Tensor:
+    """Images of particles of one optics group as they are compared, but for the band limit.
+
+    Parameters
+    ----------
+    particles : Particles
+    rows : int [m]
+        From 0.
+    raw : float32 [m, N, N]
+        Their images as in the files.
+    settings : ImageSettings
+
+    Returns
+    -------
+    float64 [m, N, N]
+        Without flipped phases and aberrations, prepared, behind the mask.
+    """
+    group = particles.optics[particles.optics_index[rows[0]]]
+    pixels = corrected(torch.as_tensor(raw), group, ctf_arguments(particles, rows))
+    images = prepare(pixels, torch.as_tensor(particles.sign[rows]), settings, group.pixel_size).double()
+    return images * mask_of(settings, group.box, group.pixel_size)
 
 
 def _limited(images: torch.Tensor, pixel_size: float, k_max: float) -> torch.Tensor:

@@ -14,10 +14,9 @@ from .conversion import convert
 from .correlation import correlate, shift_factors, shifted_rows
 from .ctf import ctf
 from .errors import InputError
-from .image_correction import corrected
-from .image_prep import mask_of, prepare
+from .image_prep import mask_of
 from .image_stacks import OK, read_images
-from .inspect_particles import look_at_particles
+from .inspect_particles import as_compared, look_at_particles
 from .likelihood import ScalePrior
 from .likelihood_setup import Setup, prepare_run
 from .particles import Particles, read_particles
@@ -30,7 +29,7 @@ from .slices import SliceMaker
 from .structures import Structure
 from .template_power import ctf_arguments
 
-__all__ = ["compare", "landscape", "posed_templates", "run"]
+__all__ = ["best_pose", "compare", "landscape", "posed_templates", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +144,13 @@ def posed_templates(
     return plane.image(slices * transfer * torch.polar(torch.ones_like(phase), phase))[0].numpy()
 
 
+def best_pose(results: Results, particles: Particles, k: int, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation [3, 3] and origin [2] (Å, in the undistorted image) of a particle's best pose under a structure."""
+    rotation = matrix_from_euler(results.rot[k, place], results.tilt[k, place], results.psi[k, place])
+    aberrations = particles.optics[particles.optics_index[place]].aberrations
+    return rotation, aberrations.origin_undistorted(np.array([results.origin_x[k, place], results.origin_y[k, place]]))
+
+
 def compare(results: Results, setup: Setup, place: int) -> dict[str, np.ndarray]:
     """A particle beside its best template of every structure: the arrays of :func:`run` without a landscape."""
     particles, settings = setup.particles, setup.settings
@@ -152,16 +158,11 @@ def compare(results: Results, setup: Setup, place: int) -> dict[str, np.ndarray]
     raw, status, problems = read_images(particles, np.array([place]))
     if status[0] != OK:
         raise InputError(str(problems[0]))
-    sign = torch.as_tensor(particles.sign[[place]])
-    pixels = corrected(torch.as_tensor(raw), group, ctf_arguments(particles, np.array([place])))
-    image = prepare(pixels, sign, settings.images, group.pixel_size)[0].double()
+    shown = as_compared(particles, np.array([place]), raw, settings.images)[0].numpy()
     mask = mask_of(settings.images, group.box, group.pixel_size)
-    shown = (image * mask).numpy()
     templates = []
     for k, structure in enumerate(setup.structures):
-        rotation = matrix_from_euler(results.rot[k, place], results.tilt[k, place], results.psi[k, place])
-        origin = group.aberrations.origin_undistorted(np.array([results.origin_x[k, place], results.origin_y[k, place]]))
-        template = posed_templates(structure, particles, place, rotation, origin, settings.k_max)
+        template = posed_templates(structure, particles, place, *best_pose(results, particles, k, place), settings.k_max)
         templates.append(_on_scale_of(shown, template * mask.numpy(), mask.numpy()))
     stack = np.array(templates)
     return {

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cryolike_scipion import engine
 from cryolike_scipion.engine import rotations
 from cryolike_scipion.engine.aberrations import Aberrations, beam_tilt_coefficients, even_polynomials, odd_polynomials
 from cryolike_scipion.engine.ctf import CtfPoints, ctf, wavelength
@@ -371,3 +372,26 @@ def test_a_run_finds_the_poses_behind_aberrations(tmp_path):
     print(f"log-likelihood gained by the correction: {np.median(gain):.1f} nat")
     assert (gain > 5).all()
     assert load_results(tmp_path / "fixed").cc[0].mean() > plain.cc[0].mean() + 0.1
+
+
+@pytest.mark.parametrize("columns", [{"rlnCtfDataArePhaseFlipped": "1"}, COLUMNS])
+def test_pictures_are_of_the_images_that_are_compared(tmp_path, columns):
+    density = structure()
+    reference = write_map(tmp_path / "map.mrc", density.density, PIXEL)
+    star, angles, origins = write_observed(tmp_path, density, 6, **columns)
+    particles = read_particles([star])
+    (group,) = particles.optics
+    if group.phase_flipped:  # turning them back is flipping them
+        images = corrected(torch.as_tensor(observed(density, star)), group, ctf_arguments(particles, np.arange(6)))
+        write_map(tmp_path / "images.mrcs", images, PIXEL)
+    score(tmp_path / "run", star, [reference], search="fixed", no_report=True)
+    with np.load(tmp_path / "run" / "gallery.npz", allow_pickle=False) as found:
+        members = [correlation(*pair) for pair in zip(found["member_image"][0], found["member_template"][0])]
+        average = correlation(found["average"][0], found["average_template"][0])
+    engine.run("particles", particles=[str(star)], out=str(tmp_path / "converted"))
+    engine.run("inspect", run=str(tmp_path / "converted"), row=2, out=str(tmp_path / "two.npz"))
+    pose = rotations.matrix_from_euler(*angles[1]), group.aberrations.origin_undistorted(origins[1])
+    with np.load(tmp_path / "two.npz", allow_pickle=False) as found:
+        converted = correlation(found["prepared"][0], posed_templates(density, particles, 1, *pose, NYQUIST))
+    print(f"correlation of members {min(members):.4f} or more, of the average {average:.3f}, converted {converted:.4f}")
+    assert min(members) > 0.99 and average > 0.5 and converted > 0.99
