@@ -343,7 +343,7 @@ _LIKELIHOOD = (
     Parameter(
         "shift_step", "float", unit="Å", metavar="A", above=0, expert=True,
         help="Distance between the shifts of the first grid. A larger step is faster and coarser. Default: "
-             "half the resolution limit, at least one pixel."),
+             "half the resolution limit, at least one pixel, at most half of the largest shift."),
     Parameter("shifts_x", "int", metavar="N", minimum=1, expert=True,
               help="Number of shifts along x, from -max to +max, in place of a shift step."),
     Parameter("shifts_y", "int", metavar="N", minimum=1, expert=True,

@@ -39,6 +39,7 @@ __all__ = ["Setup", "image_settings", "parse_rows", "prepare_run"]
 logger = logging.getLogger(__name__)
 
 _SOFT_VOXELS = 2.0
+_SHIFT_STEPS = 2  # at least so many from the centre to the edge: the cells would not cover the disc
 # Where none of these is asked for, converted particles are compared as they were converted.
 _PREPARATION = ("mask_diameter", "invert", "background_diameter", "no_normalise")
 _SCALE_VIEWS = 200
@@ -274,7 +275,7 @@ def _cut(structure: Structure, k_max: float) -> Structure:
 
 
 def _shifts(parameters, box: float, step: float) -> ShiftGrid:
-    """The first grid of shifts; ``step`` (Å) where none is asked for."""
+    """The first grid of shifts; ``step`` (Å), or less where the disc is small, where none is asked for."""
     if parameters["search"] == "fixed":
         return grid_by_radius(0.0, step)
     reach = 0.1 * box if parameters["max_shift"] is None else parameters["max_shift"]
@@ -286,7 +287,7 @@ def _shifts(parameters, box: float, step: float) -> ShiftGrid:
             raise InputError("both a shift step and numbers of shifts are given", remedy="Give one of them.")
         first = counts[0] or counts[1]
         return grid_by_count(first, counts[1] or first, reach)
-    return grid_by_radius(reach, min(parameters["shift_step"] or step, reach))
+    return grid_by_radius(reach, min(parameters["shift_step"] or min(step, reach / _SHIFT_STEPS), reach))
 
 
 def _settings(parameters, particles, stored: PolarSettings | None, k_max, radius, shifts, images, pixel_size) -> PolarSettings:
