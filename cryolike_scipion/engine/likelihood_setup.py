@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .coefficient_store import CoefficientCache
 from .ctf import ctf
 from .division import Division
 from .errors import InputError
-from .fingerprint import file_sha256
+from .fingerprint import file_sha256, fingerprint
 from .image_prep import ImageSettings
 from .levels import Level, build_levels, coarse_bands, single_level
 from .mask_power import kept_power
@@ -29,7 +30,7 @@ from .results import StructureEntry
 from .rotations import matrix_from_euler
 from .shifts import ShiftGrid, grid_by_count, grid_by_radius
 from .structure_posteriors import prior_probabilities
-from .structures import Structure, atom_options, load, one_each, read_structures, structure_files
+from .structures import Structure, atom_options, kind_of, load, one_each, read_structures, structure_files
 from .template_bank import BASIS_ACCURACY, TemplateBank, common_basis, order_count, ring_profile
 from .template_power import PowerRule, ctf_arguments, power_rule
 from .views import ViewTable, first_step_deg, healpix_views
@@ -247,13 +248,21 @@ def _structures(parameters, k_max) -> tuple[list[Structure], list[StructureEntry
             **atom_options(parameters),
         )
         stored = load(path)[1] if ready else None
-        content = file_sha256(path)
+        content = _content_sha256(path, atom_options(parameters))
         for structure in of_file:
             structures.append(structure)
             entries.append(StructureEntry(structure.label, str(path), structure.symmetry, content))
             tables.append(stored if stored is not None and stored.symmetry == structure.symmetry else None)
     prior_probabilities(parameters["priors"], len(structures))  # used at the end, refused before the work
     return structures, entries, tables
+
+
+def _content_sha256(path: Path, options: dict[str, Any]) -> str:
+    """What tells one structure from another: the file's hash; for files of atoms with what is taken from them and how."""
+    content = file_sha256(path)
+    if kind_of(path) != "atoms":
+        return content
+    return fingerprint({"file": content, **options, "choice": vars(options["choice"])})
 
 
 def _cut(structure: Structure, k_max: float) -> Structure:

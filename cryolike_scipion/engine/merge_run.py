@@ -208,7 +208,7 @@ def _all_structures(runs: Sequence[_Run]) -> list[StructureEntry]:
             raise InputError(
                 f"the label '{entry.label}' stands for another structure than in {by_label[entry.label]}",
                 folder,
-                remedy="Give the structures labels of their own",
+                remedy="Give structures labels of their own; each with one file, symmetry and choice of atoms in all runs",
             )
         by_label[entry.label] = folder
     return list(structures)
@@ -295,9 +295,9 @@ def _merge(
     merged.grids = _merged_grids([item.results.grids for members in groups for item in members])
     order = np.lexsort((merged.row, merged.source_index))
     _reorder(merged, order)
-    merged.update_posteriors()
-    particles = read_particles([item.folder / "particles.star" for item in leaders])
-    return merged, particles.take(order)
+    particles = read_particles([item.folder / "particles.star" for item in leaders]).take(order)
+    merged.update_posteriors(groups=particles.optics_index)
+    return merged, particles
 
 
 def _renumbered(results: Results, sources: Sequence[str]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ import pytest
 from cryolike_scipion import engine
 from cryolike_scipion.engine.atom_files import AtomChoice, read_models
 from cryolike_scipion.engine.errors import InputError
+from cryolike_scipion.engine.likelihood_setup import _content_sha256
 from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.structures import atom_options, read_structure, read_structures
 
@@ -139,6 +140,23 @@ def test_parameters_become_a_choice():
     assert atom_options(given)["choice"] == AtomChoice("A")  # as runs of older versions were made
     newer = given | {"models": "ensemble", "assembly": "1", "no_hydrogens": True, "waters": True}
     assert atom_options(newer)["choice"] == AtomChoice("A", "ensemble", "1", False, True)
+
+
+def test_other_atoms_of_one_file_are_another_structure(tmp_path):
+    """Else `merge` would take rows scored with and without an assembly for scores of one structure."""
+    atoms, density = tmp_path / "one.pdb", tmp_path / "one.mrc"
+    atoms.write_text(atoms_of(1) + "END\n")
+    density.write_text("any")
+
+    def hashed(path, **given):
+        plain = {"atom_model": "factors", "atom_radius": None, "residue_model": False}
+        return _content_sha256(path, atom_options({**plain, **given}))
+
+    others = [{"select": "A"}, {"assembly": "1"}, {"models": "together"}, {"no_hydrogens": True}, {"waters": True},
+              {"atom_model": "gaussian"}, {"atom_radius": 2.0}, {"residue_model": True}]  # fmt: skip
+    assert len({hashed(atoms), *(hashed(atoms, **other) for other in others)}) == 1 + len(others)
+    assert hashed(atoms) == hashed(atoms, no_hydrogens=False)
+    assert len({hashed(density), *(hashed(density, **other) for other in others)}) == 1, "they decide nothing of a map"
 
 
 def test_templates_and_scores_of_an_ensemble(tmp_path):
