@@ -1,7 +1,8 @@
 """Images that are not like the others: noise, ice, carbon, other molecules.
 
 What tells them is the log evidence that an image shows any of the structures over that of no particle. Its size depends on the
-set (noise, contrast, resolution), so that it is told in robust standard deviations from the set's median.
+set and its optics (noise, contrast, resolution), so that it is told in robust standard deviations from the median of its optics
+group, where that is large enough.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from scipy.special import logsumexp
 __all__ = ["log_evidence_of_any", "robust_z"]
 
 _NORMAL = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
+_FEWEST = 30  # images of a group, for its own median
 
 
 def log_evidence_of_any(integrated: NDArray[np.float64], priors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -20,10 +22,24 @@ def log_evidence_of_any(integrated: NDArray[np.float64], priors: NDArray[np.floa
     return np.asarray(logsumexp(integrated, axis=0, b=priors[:, None]))
 
 
-def robust_z(values: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Difference from the median of the good ones over their scaled median absolute deviation, [M]; 0 for the others."""
+def robust_z(
+    values: NDArray[np.float64], good: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """Difference from the median of the good ones over their scaled median absolute deviation, [M]; 0 for the others.
+
+    With ``groups`` [M], such as optics groups, those of the own group count, or all where it has less than `_FEWEST` good ones.
+    """
+    found = np.zeros(len(values))
     if not good.any():
-        return np.zeros(len(values))
-    centre = np.median(values[good])
-    width = _NORMAL * np.median(np.abs(values[good] - centre))
-    return np.where(good, (values - centre) / max(float(width), 1e-9), 0.0)
+        return found
+    found[good] = _z(values[good])
+    for group in () if groups is None else np.unique(groups):
+        own = good & (groups == group)
+        if own.sum() >= _FEWEST:
+            found[own] = _z(values[own])
+    return found
+
+
+def _z(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    off = values - np.median(values)
+    return off / max(_NORMAL * float(np.median(np.abs(off))), 1e-9)

@@ -37,7 +37,7 @@ from .resample import density_on_grid
 from .result_files import EXPORTS, refuse_results, remove_results, write_particle_files
 from .results import Quantity, Results
 from .scale_prior import learn_scale
-from .shared_scale import read_scale, write_scale
+from .shared_scale import SCALE_FILE, read_scale, scale_conditions, write_scale
 
 __all__ = ["run"]
 
@@ -88,6 +88,8 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     out = Path(parameters["out"])
     refuse_results(out, [*parameters["particles"], *parameters["structures"]])
     refuse_overwriting(out / "structures", ("[0-9][0-9][0-9].mrc",), parameters["structures"])
+    if parameters["scale_from"] is not None:
+        refuse_overwriting(out, (SCALE_FILE,), [Path(parameters["scale_from"]) / SCALE_FILE])
     setup = prepare_run(parameters, parameters["device"])
     _describe(setup)
     limits = budget(parameters, setup)
@@ -102,7 +104,8 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     }
     given_scale = None
     if parameters["scale_from"] is not None:
-        given_scale = read_scale(parameters["scale_from"], setup.particles.optics)
+        conditions = scale_conditions(setup.entries, setup.settings)
+        given_scale = read_scale(parameters["scale_from"], parameters["scale"], setup.particles.optics, conditions)
         decides["scale"] = given_scale
     boundaries = list(range(0, len(setup.particles), limits.chunk)) + [len(setup.particles)]
     with Manifest.open(out, decides, boundaries, versions=_versions(), restart=parameters["restart"]) as manifest:
@@ -145,7 +148,7 @@ def _scoring(
     else:  # which rows are sampled depends on the blocks
         scoring = replace(scoring, blocks=BlockSizes(*manifest.scale_prior["blocks"]))
     prior = manifest.scale_prior or {}
-    write_scale(manifest.out, prior, setup.particles.optics)
+    write_scale(manifest.out, prior, setup.particles.optics, scale_conditions(setup.entries, setup.settings))
     return replace(scoring, priors={int(g): ScalePrior(**values) for g, values in prior["groups"].items()})
 
 
@@ -165,7 +168,7 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
             store.write(i, score_chunk(scoring, np.asarray(rows), progress.update))
         parts.append(store.read(i))
     progress.close()
-    results = Results.from_chunks(setup.entries, parts, parameters["priors"])
+    results = Results.from_chunks(setup.entries, parts, parameters["priors"], setup.particles.optics_index)
     results.identify(setup.particles)
     results.parameters = parameters | {"scale_prior": manifest.scale_prior, "polar": setup.settings.plain()}
     results.versions = manifest.versions

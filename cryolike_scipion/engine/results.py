@@ -53,7 +53,8 @@ PER_PARTICLE = {
     "null_log_density": ("nat", "log density of the image if it shows no particle"),
     "log_ratio_z": (
         "1",
-        "robust z-score of the log-likelihood over the null, all structures together; very negative: not like the others",
+        "robust z-score of the log-likelihood over the null, all structures together, in the particle's optics group; very "
+        "negative: not like the others",
     ),
     "status": ("1", "0 ok, 1 constant, 2 nan, 3 missing"),
     "best_structure": (
@@ -166,6 +167,7 @@ class Results:
         structures: Sequence[StructureEntry],
         chunks: Iterable[Mapping[str, np.ndarray]],
         priors: ArrayLike | None = None,
+        groups: NDArray[np.int64] | None = None,
     ) -> Results:
         """Join the arrays of chunks, in their order, and compute the posteriors over structures.
 
@@ -177,6 +179,8 @@ class Results:
             out.
         priors : array_like [K], optional
             Prior weights of the structures; equal without.
+        groups : int64 [M], optional
+            Optics group of each particle.
         """
         parts = list(chunks)
         count = sum(len(part["status"]) for part in parts)
@@ -188,7 +192,7 @@ class Results:
                 if name in part:
                     getattr(results, name)[..., start:stop] = part[name]
             start = stop
-        results.update_posteriors()
+        results.update_posteriors(groups=groups)
         return results
 
     def identify(self, particles: Particles) -> None:
@@ -205,15 +209,18 @@ class Results:
         """Names of the structures."""
         return [entry.label for entry in self.structures]
 
-    def update_posteriors(self, priors: ArrayLike | None = None) -> None:
-        """Set `structure_posterior`, `best_structure` and `log_ratio_z` from `integrated`; with `priors` set these first."""
+    def update_posteriors(self, priors: ArrayLike | None = None, groups: NDArray[np.int64] | None = None) -> None:
+        """Set `structure_posterior`, `best_structure` and `log_ratio_z` from `integrated`; with `priors` set these first.
+
+        `log_ratio_z` is by optics ``groups`` [M] where they are given.
+        """
         if priors is not None:
             self.priors = prior_probabilities(priors, len(self.structures))
         good = self.status == OK
         self.structure_posterior = structure_posteriors(self.integrated, self.priors)
         self.structure_posterior[:, ~good] = 0.0
         self.best_structure = np.where(good, np.argmax(self.structure_posterior, axis=0) + 1, 0)
-        self.log_ratio_z = robust_z(log_evidence_of_any(self.integrated, self.priors), good)
+        self.log_ratio_z = robust_z(log_evidence_of_any(self.integrated, self.priors), good, groups)
 
     def of_best(self, name: str) -> np.ndarray:
         """An array [K, M] at the best structure of each particle, [M]; at the first one where there is

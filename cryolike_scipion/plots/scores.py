@@ -92,7 +92,8 @@ SCORES = (
         "_cryolike_logRatioZ",
         "z-score of the evidence",
         "",
-        "How far the evidence for any structure lies from the set's median, in robust standard deviations: junk lies below.",
+        "How far the evidence for any structure lies from the median of the optics group, in robust standard deviations: junk "
+        "lies below.",
     ),
     Score("scale", "_cryolike_scale", "scale", "", "Contrast: the factor of the projection in the image."),
 )

@@ -22,6 +22,18 @@ def test_z_is_in_standard_deviations_of_the_others_and_outliers_do_not_move_it()
     assert not robust_z(values, np.zeros(4000, dtype=bool)).any()
 
 
+def test_z_is_among_images_of_the_same_optics_where_there_are_enough():
+    rng = np.random.default_rng(2)
+    values = np.concatenate([rng.normal(5.0, 2.0, 2000), rng.normal(100.0, 30.0, 2000), rng.normal(60.0, 1.0, 20)])
+    groups, good = np.repeat([3, 0, 7], [2000, 2000, 20]), np.ones(4020, dtype=bool)
+    found = robust_z(values, good, groups)
+    assert found[:2] == pytest.approx((values[:2] - 5) / 2, abs=0.15)
+    assert found[2000:2002] == pytest.approx((values[2000:2002] - 100) / 30, abs=0.15)
+    assert np.array_equal(found[4000:], robust_z(values, good)[4000:])
+    good[groups == 3] = False
+    assert not robust_z(values, good, groups)[:2000].any()
+
+
 def test_evidence_of_any_structure_is_their_mean_by_the_priors():
     found = log_evidence_of_any(np.log([[2.0, 1.0], [6.0, 0.0001]]), np.array([0.75, 0.25]))
     assert np.exp(found) == pytest.approx([3.0, 0.750025])
