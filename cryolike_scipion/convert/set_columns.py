@@ -3,6 +3,8 @@
 import contextlib
 import sqlite3
 
+_PATIENCE = 300.0  # seconds to wait while the set is being written: long on a shared disk
+
 
 def read_attributes(filename, attributes):
     """Read some attributes of the enabled items of a set.
@@ -17,7 +19,7 @@ def read_attributes(filename, attributes):
     dict
         ``"id"`` and each attribute that the set has, to the list of its values in the order of ids.
     """
-    with contextlib.closing(sqlite3.connect(f"file:{_quoted(filename)}?mode=ro", uri=True)) as database:
+    with contextlib.closing(sqlite3.connect(f"file:{_quoted(filename)}?mode=ro", uri=True, timeout=_PATIENCE)) as database:
         stored = dict(database.execute("SELECT label_property, column_name FROM Classes"))
         names = [name for name in attributes if name in stored]
         wanted = ", ".join(["id"] + [stored[name] for name in names])

@@ -1,6 +1,7 @@
 """What the viewers read."""
 
 import os
+import sqlite3
 
 import numpy as np
 import pytest
@@ -32,8 +33,13 @@ def test_attributes_of_enabled_items(tmp_path, monkeypatch):
         particles._insertItem(particle)
     particles.write()
     particles.close()
+    waits = []
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, connect=sqlite3.connect, **how: waits.append(how) or connect(*args, **how)
+    )
     found = read_attributes(name, ["_cryolike_logLikelihood", "_cryolike_bestStructure", "_absent"])
     assert found == {"id": [1, 3], "_cryolike_logLikelihood": [1 / 3, 1.0], "_cryolike_bestStructure": [1, 3]}
+    assert waits[0]["timeout"] >= 60, "a set may be written for longer than SQLite's five seconds"
 
 
 def test_row_of_an_item(tmp_path):
