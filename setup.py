@@ -38,6 +38,8 @@ setup(
         "h5py",
         "mrcfile",
         "matplotlib",
+        "tifffile",
+        "biopython",
     ],
     extras_require={"engine": list(constant("constants.py", "ENGINE_REQUIREMENTS"))},
     entry_points={

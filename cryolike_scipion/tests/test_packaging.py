@@ -53,7 +53,7 @@ def test_the_engine_is_an_extra(wheel):
     engine = {line.split(";")[0].replace(" ", "") for line in requirements if "extra" in line}
     base = {re.split(r"[\s<>=;(]", line)[0] for line in requirements if "extra" not in line}
     assert engine == {line.replace(" ", "") for line in ENGINE_REQUIREMENTS}
-    assert {"scipion-em", "scipion-pyworkflow"} <= base and not base & {"torch", "finufft", "gemmi"}
+    assert {"scipion-em", "scipion-pyworkflow", "tifffile", "biopython"} <= base and not base & {"torch", "finufft", "gemmi"}
     assert {re.split(r"[<>=]", line)[0] for line in ENGINE_REQUIREMENTS} == set(ENGINE_MODULES)
 
 
