@@ -1,5 +1,6 @@
 """Pictures for wizards: a particle as in its file, a structure's projection and how wide it is."""
 
+import itertools
 import os
 
 import h5py
@@ -12,6 +13,7 @@ from .structures import MAP_EXTENSIONS
 
 _LOUD = 0.1  # of the highest density: what is above counts as structure
 _HIGHEST = 99.9  # percentile
+_COARSE = 128  # voxels along an edge, at most, of the map that tells how wide the structure is
 _ATOM_BOX = 128
 _ATOM_BLUR = 6.0  # Å
 
@@ -69,11 +71,22 @@ def _of_map(structure):
     else:
         density = np.array(ImageHandler().read((structure.index or 1, structure.source)).getData(), dtype=np.float32)
     size = density.shape[0]
-    loud = density > _LOUD * np.percentile(density, _HIGHEST)
-    axis2 = (np.arange(size) - size // 2) ** 2
+    return density.sum(axis=0), size * structure.pixel, _widest(density) * structure.pixel
+
+
+def _widest(density):
+    """Return the diameter about the centre that holds a map's structure, in its voxels: density, float32, [N, N, N]."""
+    size = density.shape[0]
+    step = -(-size // _COARSE)
+    count = size // step  # voxels at the end that fill no block are left out
+    coarse = np.zeros((count,) * 3, dtype=np.float32)
+    for shift in itertools.product(range(step), repeat=3):
+        coarse += density[tuple(slice(first, first + count * step, step) for first in shift)]
+    loud = coarse > _LOUD * np.percentile(coarse, _HIGHEST)
+    axis2 = np.square(np.arange(count, dtype=np.float32) * step + (step - 1) / 2 - size // 2)
     distance2 = axis2[:, None, None] + axis2[:, None] + axis2
     farthest = np.sqrt(np.percentile(distance2[loud], _HIGHEST)) if loud.any() else size / 2
-    return density.sum(axis=0), size * structure.pixel, float(min(2.0 * farthest, size) * structure.pixel)
+    return float(min(2.0 * farthest, size))
 
 
 def _of_atoms(path):

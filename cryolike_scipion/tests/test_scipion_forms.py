@@ -12,6 +12,7 @@ from pyworkflow.object import String
 from pyworkflow.viewer import DESKTOP_TKINTER
 
 from cryolike_scipion import parameters, protocols
+from cryolike_scipion.convert import previews
 from cryolike_scipion.convert.previews import (
     low_passed,
     particle_image,
@@ -115,6 +116,16 @@ def test_how_wide_a_structure_is(project):
     template = CryolikeTemplates()
     template.setFileName("ball.h5")
     assert projection_of_template(template)[1:] == (size * pixel, 2 * radius)
+
+
+@pytest.mark.parametrize("size", [64, 65])
+def test_how_wide_a_large_map_is_comes_from_a_coarse_one(size, monkeypatch):
+    """Within a block, also where the blocks do not fill the map."""
+    monkeypatch.setattr(previews, "_COARSE", 16)
+    axis = np.arange(size) - size // 2
+    ball = (np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2) < 20).astype(np.float32)
+    assert previews._widest(ball) == pytest.approx(40, abs=5)
+    assert previews._widest(np.zeros((size,) * 3, np.float32)) == pytest.approx(size, abs=1)
 
 
 def test_how_wide_an_atomic_structure_is(project):
