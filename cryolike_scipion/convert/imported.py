@@ -7,6 +7,7 @@ from pwem.objects import Acquisition, Coordinate, CTFModel, Particle, Transform
 from pyworkflow.object import Float, Integer
 
 from ..objects import IMAGE_SIGN_ATTRIBUTE
+from .optics_groups import groups_text, joined, parse_groups
 from .poses import transforms_from_poses
 from .star import read_columns
 
@@ -17,7 +18,12 @@ _PLACE = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY")
 _SIGN = "cryolikeImageSign"
 # Attributes as a RELION import makes them, and as `particles.write_particles` and RELION's export read them.
 _CARRIED = {"rlnCtfBfactor": Float, "rlnCtfScalefactor": Float, "rlnRandomSubset": Integer, "rlnGroupNumber": Integer}
+# Their attributes, where these have other names.
+_ATTRIBUTES = {"rlnPhaseShift": "_ctfModel._phaseShift", _SIGN: IMAGE_SIGN_ATTRIBUTE}
+# What a file without these columns means.
+_NEUTRAL = {"rlnPhaseShift": "0", "rlnCtfBfactor": "0", "rlnCtfScalefactor": "1", _SIGN: "1"}
 _SAME_PIXEL = 1e-4
+_MAGNIFICATION = 10000  # files have none, and Scipion takes an acquisition without for none at all
 
 
 class ParticleFileError(ValueError):
@@ -60,8 +66,10 @@ class ImportedParticles:
             voltage=float(optics["rlnVoltage"][0]),
             sphericalAberration=float(optics["rlnSphericalAberration"][0]),
             amplitudeContrast=float(optics["rlnAmplitudeContrast"][0]),
+            magnification=_MAGNIFICATION,
         )
-        self.acquisition.opticsGroupInfo.set(_optics_text(star))
+        self.acquisition.opticsGroupInfo.set(_storable(_optics_text(star)))
+        self._source, self._numbers = source, {}
         names = ("rlnImageName", "rlnOpticsGroup", "rlnPhaseShift", "rlnClassNumber", _SIGN)
         self._columns = read_columns(star, "particles", names + _CTF + _POSE + _PLACE + tuple(_CARRIED))
         if any(name not in self._columns for name in _CTF):
@@ -75,6 +83,43 @@ class ImportedParticles:
     def __len__(self):
         return len(self._columns["rlnImageName"])
 
+    def follow(self, particles):
+        """Make these particles such that they can stand behind those of a set: its columns, and groups beside its own.
+
+        Parameters
+        ----------
+        particles : SetOfParticles
+            With at least one particle; it gets the new optics groups.
+
+        Raises
+        ------
+        ParticleFileError
+            If the set's pixel size is another one, or the set or these particles have columns that the others lack.
+        """
+        pixel, first = particles.getSamplingRate(), particles.getFirstItem()
+        if abs(pixel - self.pixel) > _SAME_PIXEL * self.pixel:
+            raise ParticleFileError(
+                f"{self._source} has a pixel size of {self.pixel:g} Å, and the files before it have {pixel:g} Å. Import them "
+                "separately."
+            )
+        present = set(first.getObjDict())
+        for name, text in _NEUTRAL.items():
+            if _ATTRIBUTES.get(name, "_" + name) in present:
+                self._columns.setdefault(name, [text] * len(self))
+            elif all(float(each) == float(text) for each in self._columns.get(name, [])):
+                self._columns.pop(name, None)
+        other = present ^ set(self._particle(0).getObjDict())
+        if other:
+            names = ", ".join(sorted({name.split(".")[0].lstrip("_") for name in other}))
+            raise ParticleFileError(
+                f"{self._source} does not have the same columns as the files before it ({names}), but a Scipion set has the "
+                "same for all its particles. Import them separately."
+            )
+        known = particles.getAcquisition().opticsGroupInfo
+        groups, self._numbers = joined(parse_groups(known.get()), parse_groups(self.acquisition.opticsGroupInfo.get()))
+        known.set(groups_text(groups))
+        self.acquisition.opticsGroupInfo.set(known.get())
+
     def __iter__(self):
         """Yield new particles without ids."""
         for row in range(len(self)):
@@ -82,6 +127,11 @@ class ImportedParticles:
 
     def _particle(self, row):
         index, stack = self._columns["rlnImageName"][row].split("@", 1)
+        if stack != _storable(stack):
+            raise ParticleFileError(
+                f"{self._source} has images in {_storable(stack)!r}, a name that is not UTF-8 and that Scipion cannot keep. "
+                "Rename the file or folder."
+            )
         particle = Particle(location=(int(index), stack))
         particle.setSamplingRate(self.pixel)
         particle.setAcquisition(self.acquisition)
@@ -95,9 +145,10 @@ class ImportedParticles:
             particle.setClassId(int(self._columns["rlnClassNumber"][row]))
         if all(name in self._columns for name in _PLACE):
             place = Coordinate(x=round(self._number(_PLACE[1], row)), y=round(self._number(_PLACE[2], row)))
-            place.setMicName(self._columns[_PLACE[0]][row])
+            place.setMicName(_storable(self._columns[_PLACE[0]][row]))
             particle.setCoordinate(place)
-        particle._rlnOpticsGroup = Integer(int(self._columns["rlnOpticsGroup"][row]))
+        group = int(self._columns["rlnOpticsGroup"][row])
+        particle._rlnOpticsGroup = Integer(self._numbers.get(group, group))
         for name, kind in _CARRIED.items():
             if name in self._columns:
                 setattr(particle, "_" + name, kind(self._number(name, row)))
@@ -107,6 +158,11 @@ class ImportedParticles:
 
     def _number(self, name, row):
         return float(self._columns[name][row])
+
+
+def _storable(text):
+    """Return a text with marks in place of the bytes that were not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _optics_text(star):

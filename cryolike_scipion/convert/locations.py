@@ -77,7 +77,11 @@ class StackNames:
 
 
 def _convert(source, name):
-    """Write a stack in another format as MRC; `name` appears only when it is complete."""
+    """Write a stack in another format as MRC; `name` appears only when it is complete.
+
+    It gets its source's time, so that a run which is continued sees the same images and repeats nothing.
+    """
+    status = os.stat(source)  # before it is read: what is written to it meanwhile must not count as converted
     part = os.path.splitext(name)[0] + "_part.mrcs"
     if os.path.splitext(source)[1].lower() in _TIFF:
         # Scipion's own readers take some multi-page files for one image.
@@ -88,6 +92,7 @@ def _convert(source, name):
             target.set_image_stack()
     else:
         ImageHandler().convertStack(source, part)
+    os.utime(part, ns=(status.st_atime_ns, status.st_mtime_ns))
     os.replace(part, name)
 
 

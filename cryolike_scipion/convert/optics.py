@@ -1,11 +1,15 @@
 """The optics groups of a set as the optics table of the STAR file that the engine reads."""
 
-from .original_star import VALUES, is_number
-from .star import number, parse_columns, quoted
+from typing import Set
 
-_NAME, _NUMBER, _SIZE, _DIMENSIONS = "rlnOpticsGroupName", "rlnOpticsGroup", "rlnImageSize", "rlnImageDimensionality"
+from .optics_groups import NAME, NUMBER, filled, new_name, parse_groups, says_nothing
+from .original_star import VALUES, is_number
+from .star import number, quoted
+from .star_tables import unquoted
+
+_SIZE, _DIMENSIONS = "rlnImageSize", "rlnImageDimensionality"
 _FLIPPED = "rlnCtfDataArePhaseFlipped"
-_LABELS = (_NAME, _NUMBER, *VALUES, _SIZE, _DIMENSIONS)
+_LABELS = (NAME, NUMBER, *VALUES, _SIZE, _DIMENSIONS)
 
 
 class OpticsTable:
@@ -14,6 +18,7 @@ class OpticsTable:
     An import into Scipion gives all particles the pixel size and the microscope of one group, which its form may have changed.
     Where the original file is known, a particle gets its own group's values: as they are if the set has those of the file's
     first group; pixel sizes in proportion if the set was rescaled; and the set's own microscope where the form changed it.
+    All others get the group of their number in the table that an import leaves with a set and with each particle.
 
     Parameters
     ----------
@@ -25,7 +30,9 @@ class OpticsTable:
         self._box = particles.getXDim()
         self._flipped = {_FLIPPED: "1"} if particles.isPhaseFlipped() else {}  # the engine turns them back
         self._original = original
-        self._known = _of_import(particles.getAcquisition())
+        self._tables = {}
+        self._known = self._groups_of(particles.getAcquisition())
+        self._shared = _microscope(particles.getAcquisition())
         self._first = original.first_optics() if original is not None else {}
         self._cache = {}
         self._groups = {}
@@ -39,23 +46,50 @@ class OpticsTable:
         pixel : Å.
         row : its row in the original file, None if that is not known.
         """
-        values = self._of_original(item, pixel, row) if self._original is not None else self._of_item(item, pixel)
+        values = self._of_item(item, pixel) if row is None else self._of_original(item, pixel, row)
         return self._groups.setdefault(tuple(values.items()), len(self._groups) + 1)
 
     def table(self):
         """Return the table for :func:`~cryolike_scipion.convert.star.write_star`."""
-        groups = [{**dict(key), **self._flipped} for key in self._groups]
-        labels = list(dict.fromkeys([*_LABELS, *(label for group in groups for label in group)]))
-        rows = [[str(i) if label == _NUMBER else group[label] for label in labels] for i, group in enumerate(groups, 1)]
+        groups = filled([{**dict(key), **self._flipped} for key in self._groups])
+        labels = list(dict.fromkeys([*_LABELS, *groups[0]]))
+        names: Set[str] = set()
+        for group in groups:  # programs that join files tell groups apart by their names
+            name = unquoted(group[NAME])
+            if name in names:
+                group[NAME] = quoted(new_name(name, names))
+            names.add(name)
+        rows = [[str(i) if label == NUMBER else group[label] for label in labels] for i, group in enumerate(groups, 1)]
         return "optics", labels, rows
 
     def _of_item(self, item, pixel):
-        acquisition = item.getAcquisition()
         label = int(item.getAttributeValue("_rlnOpticsGroup", 1) or 1)
-        name, microscope = self._known.get(label, (f"opticsGroup{label}", _microscope(acquisition)))
+        given = self._group_of(item, label)
+        microscope = _of_group(given) or _microscope(item.getAcquisition())
         _check(item, (*microscope, pixel))
         values = dict(zip(VALUES, (number(value) for value in (*microscope, pixel))))
-        return {_NAME: quoted(name), **values, _SIZE: str(self._box), _DIMENSIONS: "2"}
+        head = {NAME: given.get(NAME, f"opticsGroup{label}"), **values, _SIZE: str(self._box), _DIMENSIONS: "2"}
+        # What says nothing is left out: a set that grows gets columns, and what was written must stay the same.
+        more = {other: text for other, text in given.items() if other not in head and not says_nothing(other, text)}
+        return {**head, **more}
+
+    def _group_of(self, item, label):
+        """Return the set's group of a number; a particle of another set, which was joined to it, has one of its own."""
+        known, own = self._known.get(label, {}), self._groups_of(item.getAcquisition())
+        if own:
+            group = own.get(label, {})
+            return known if _of_group(group) in (None, _of_group(known)) else group
+        return known if _microscope(item.getAcquisition()) in (self._shared, _of_group(known)) else {}
+
+    def _groups_of(self, acquisition):
+        """Return the optics groups that an import left with a set or a particle: number to group."""
+        text = acquisition.getAttributeValue("opticsGroupInfo") if acquisition is not None else None
+        if text not in self._tables:
+            try:
+                self._tables[text] = parse_groups(text)
+            except ValueError:  # imports write names with blanks without their quotes
+                self._tables[text] = {}
+        return self._tables[text]
 
     def _of_original(self, item, pixel, row):
         microscope = _microscope(item.getAcquisition())
@@ -63,7 +97,7 @@ class OpticsTable:
         given = self._original.optics(row)
         key = (tuple(given.items()), *microscope, pixel)
         if key not in self._cache:
-            values = {label: text for label, text in given.items() if label != _NUMBER}
+            values = {label: text for label, text in given.items() if label != NUMBER}
             for label, own in zip(VALUES, microscope):
                 if not (label in given and is_number(self._first.get(label, ""), own)):
                     values[label] = number(own)
@@ -102,17 +136,9 @@ def _close(text, value):
     return abs(float(text) - value) <= 1e-4 * value
 
 
-def _of_import(acquisition):
-    """Return the optics groups that an import left with the set: number to (name, (kV, mm, amplitude contrast))."""
-    text = acquisition.getAttributeValue("opticsGroupInfo")
-    labels = (_NUMBER, _NAME, *VALUES[:3])
+def _of_group(group):
+    """Return a group's voltage, spherical aberration and amplitude contrast, None if it lacks one."""
     try:
-        table = parse_columns(text.splitlines(), "optics", labels, "the optics groups of the input set") if text else {}
-    except ValueError:  # imports write names with blanks without their quotes
-        return {}
-    if not all(label in table for label in labels):
-        return {}
-    return {
-        int(label): (name, (float(kv), float(cs), float(contrast)))
-        for label, name, kv, cs, contrast in zip(*(table[each] for each in labels))
-    }
+        return tuple(float(unquoted(group[label])) for label in VALUES[:3])
+    except (KeyError, ValueError):
+        return None

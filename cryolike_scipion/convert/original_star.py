@@ -8,6 +8,7 @@ scores of earlier programs and whatever else a row had, so that it all can go to
 import os
 from typing import Dict, List
 
+from .optics_groups import neutral
 from .star import number
 from .star_tables import read_tables, unquoted
 
@@ -172,18 +173,16 @@ class OriginalStar:
         return [label for label in self._place if label not in provided and label not in _STALE]
 
     def others(self, row, labels):
-        """Return the texts of some columns, quoted as in the file; where it lacks the row, 0 or ``None``."""
+        """Return the texts of some columns, quoted as in the file; where it lacks the row, such as say nothing."""
         if row is None:
-            first = [self._rows[0][self._place[label]] for label in labels]
-            return ["0" if is_number(text, None) else "None" for text in first]
+            return [neutral(label, self._rows[0][self._place[label]]) for label in labels]
         return [self._rows[row][self._place[label]] for label in labels]
 
     def optics(self, row):
-        """Return the optics values of a row, or of the first one for None: dict of label to text, quoted as in the file.
+        """Return the optics values of a row: dict of label to text, quoted as in the file.
 
         Values that a file without optics table has in the rows themselves are among them.
         """
-        row = 0 if row is None else row
         group = self._columns[_GROUP][row] if _GROUP in self._columns else next(iter(self._groups), "1")
         values = dict(self._groups.get(group, {}))
         for label in VALUES:
@@ -210,9 +209,8 @@ def _common(one, other):
 
 
 def is_number(text, value):
-    """Whether a text is this number, or for None any."""
+    """Whether a text is this number."""
     try:
-        found = float(text)
-        return value is None or abs(found - value) <= _SAME * max(1.0, abs(value))
+        return abs(float(text) - value) <= _SAME * max(1.0, abs(value))
     except ValueError:
         return False

@@ -64,13 +64,13 @@ def write_particles(particles, star, names, ids=None, original=None):
     body = star + ".rows.tmp"
     count = 0
     try:
-        with open(body, "w", encoding="utf-8") as stream:
+        with open(body, "w", encoding="utf-8", errors="surrogateescape") as stream:
             # The set hands out one and the same object for every row, so what is needed is taken at once.
             records = (writer.record(item) for item in itertools.chain([first], enabled))
             for block in iter(lambda: list(itertools.islice(records, _BLOCK)), []):
                 stream.writelines(" ".join(row) + "\n" for row in writer.rows(block))
                 count += len(block)
-        with open(body, encoding="utf-8") as stream:
+        with open(body, encoding="utf-8", errors="surrogateescape") as stream:
             further = original.tables if original is not None else []
             write_star(star, [writer.optics.table(), ("particles", writer.columns, stream), *further])
     finally:

@@ -67,7 +67,7 @@ def write_star(path, tables):
 
 def read_columns(path, table, columns):
     """Read some columns of a table in a file; see :func:`parse_columns`."""
-    with open(path, encoding="utf-8") as stream:
+    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
         return parse_columns(stream, table, columns, path)
 
 

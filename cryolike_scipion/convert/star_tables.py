@@ -31,29 +31,34 @@ def read_tables(path):
     ValueError
         If a row has more or fewer values than its table has columns; the text names the file and the line.
     """
-    tables, loop = [], False
     with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-        for count, line in enumerate(stream, 1):
-            line = line.rstrip("\r\n")
-            words = split(line)
-            if len(words) == 1 and words[0].startswith("data_"):
-                tables.append(StarTable(words[0][len("data_") :], [], [], []))
-                loop = False
-                continue
-            if not tables:
-                continue
-            table = tables[-1]
-            table.lines.append(line)
-            if words == ["loop_"]:
-                loop = True
-            elif words and words[0].startswith("_") and len(words) <= 2 and not (loop and table.rows):
-                table.labels.append(words[0][1:])
-                if not loop and len(words) == 2:
-                    table.rows[:] = [(table.rows[0] if table.rows else []) + [words[1]]]
-            elif words:
-                if len(words) != len(table.labels):
-                    raise ValueError(f"{path}, line {count}: {len(words)} values for {len(table.labels)} columns")
-                table.rows.append(words)
+        return parse_tables(stream, path)
+
+
+def parse_tables(lines, source):
+    """Read all tables from the lines of a STAR file, which messages call `source`; see :func:`read_tables`."""
+    tables, loop = [], False
+    for count, line in enumerate(lines, 1):
+        line = line.rstrip("\r\n")
+        words = split(line)
+        if len(words) == 1 and words[0].startswith("data_"):
+            tables.append(StarTable(words[0][len("data_") :], [], [], []))
+            loop = False
+            continue
+        if not tables:
+            continue
+        table = tables[-1]
+        table.lines.append(line)
+        if words == ["loop_"]:
+            loop = True
+        elif words and words[0].startswith("_") and len(words) <= 2 and not (loop and table.rows):
+            table.labels.append(words[0][1:])
+            if not loop and len(words) == 2:
+                table.rows[:] = [(table.rows[0] if table.rows else []) + [words[1]]]
+        elif words:
+            if len(words) != len(table.labels):
+                raise ValueError(f"{source}, line {count}: {len(words)} values for {len(table.labels)} columns")
+            table.rows.append(words)
     return tables
 
 

@@ -95,6 +95,6 @@ def input_notes(names, original):
     notes.append(f"Optics groups and further columns are from {original.path}.")
     if original.missed:
         notes.append(
-            f"{len(original.missed)} images are not in it: these have its first optics group, and 0 in its other columns."
+            f"{len(original.missed)} images are not in it: these have the optics that Scipion keeps, and 0 in other columns."
         )
     return notes

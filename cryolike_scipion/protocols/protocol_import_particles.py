@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 import time
 
 from pwem.objects import SetOfParticles
@@ -88,16 +89,21 @@ class ProtCryolikeImportParticles(ProtCryolikeBase):
     def importStep(self, key):
         """Import the files, and in streaming those that come until it ends."""
         state = read_json(self._getExtraPath(_STATE)) or {}
-        if state.get("key") != hash_of(self._given()) or not hasattr(self, "outputParticles"):
-            state = {"key": hash_of(self._given()), "files": []}
+        wanted = hash_of(self._given()) if self.dataStreaming else key  # without streaming with the files as they are
+        if state.get("key") != wanted or not hasattr(self, "outputParticles"):
+            state = {"key": wanted, "files": []}
+            shutil.rmtree(self._getExtraPath("files"), ignore_errors=True)
         last = time.time()
         while True:
             stopped = self._isStopped()  # before looking: what is there when the stop file comes is imported
-            new = [path for path in self._present() if path not in {each[0] for each in state["files"]}]
+            known = {each[0]: each[:3] for each in state["files"]}
+            present = self._present()
+            self._refuseChanged(path for path in present if path in known and file_identity(path) != known[path])
+            new = [path for path in present if path not in known]
             ready = [path for path in new if self._isComplete(path)]
             for path in ready:
-                self._import(path, state)
-                last = time.time()
+                if self._import(path, state):
+                    last = time.time()
             waits = len(ready) < len(new)
             if not waits and (stopped or time.time() - last > self.timeout.get()):
                 break
@@ -108,14 +114,19 @@ class ProtCryolikeImportParticles(ProtCryolikeBase):
         self._closeOutputSet()
 
     def _import(self, path, state):
-        """Add the particles of a file to the output and note it."""
+        """Add the particles of a file to the output and note it; return whether it was there."""
         identity = file_identity(path)
         number = len(state["files"]) + 1
         star = self._getExtraPath("files", f"{number:06d}.star")
         os.makedirs(os.path.dirname(star), exist_ok=True)
         job = self._getExtraPath("files", f"{number:06d}.json")
         self._writeJob(job, self._verb, dict(self._formValues(), particles=[path], out=star))
-        self._runEngine(job, star)
+        try:
+            self._runEngine(job, star)
+        except RuntimeError:
+            if self.dataStreaming and not os.path.exists(path):  # it was moved away meanwhile
+                return False
+            raise
         particles = ImportedParticles(star, path)
         first = state["files"][-1][3] if state["files"] else 0  # particles so far
         output = self._output(particles, isNew=first == 0)
@@ -128,6 +139,15 @@ class ProtCryolikeImportParticles(ProtCryolikeBase):
         state["files"].append(identity + [first + len(particles)])
         write_json(self._getExtraPath(_STATE), state)
         self.info(f"{path}: {len(particles)} particles, {first + len(particles)} in all")
+        return True
+
+    def _refuseChanged(self, paths):
+        """Stop if there is a file that changed after it was imported."""
+        for path in paths:
+            raise ParticleFileError(
+                f"{path} has changed since it was imported, and other nodes may have used its particles. Write new particles "
+                "into new files, or restart the import instead of continuing it."
+            )
 
     def _output(self, particles, isNew):
         if isNew:
@@ -140,9 +160,7 @@ class ProtCryolikeImportParticles(ProtCryolikeBase):
             return output
         output = SetOfParticles(filename=self.outputParticles.getFileName())
         output.loadAllProperties()
-        samePixel = abs(output.getSamplingRate() - particles.pixel) <= 1e-4 * particles.pixel
-        if not samePixel or output.hasAlignmentProj() != particles.posed:
-            raise ParticleFileError("The files have different pixel sizes, or only some have poses. Import them separately.")
+        particles.follow(output)
         output.enableAppend()
         return output
 
@@ -182,14 +200,19 @@ class ProtCryolikeImportParticles(ProtCryolikeBase):
 
     def _present(self):
         given = os.path.expanduser((self.files.get() or "").strip())
-        return [given] if os.path.exists(given) else sorted(glob.glob(given))
+        found = [given] if os.path.exists(given) else sorted(glob.glob(given))
+        # While files come, a link whose file is not there is one that has not come yet.
+        return [path for path in found if os.path.exists(path)] if self.dataStreaming else found
 
     def _isStopped(self):
         name = (self.stopFile.get() or "").strip()
         return not self.dataStreaming or bool(name and os.path.exists(os.path.expanduser(name)))
 
     def _isComplete(self, path):
-        return not self.dataStreaming or time.time() - os.path.getmtime(path) >= self.fileTimeout.get()
+        try:
+            return not self.dataStreaming or time.time() - os.path.getmtime(path) >= self.fileTimeout.get()
+        except OSError:  # it has just gone
+            return False
 
     def _progress(self):
         return ["No file yet."] if self.isActive() else []

@@ -161,6 +161,79 @@ def test_what_one_set_cannot_hold_is_refused(project):
         ImportedParticles("bare.star", "bare.star")
 
 
+def test_files_of_several_microscopes_keep_their_own(project):
+    os.makedirs("several")
+    write_relion("several/a.star", [1, 2])
+    write_relion("several/b.star", [3, 4])
+    with open("several/b.star") as stream:
+        text = stream.read().replace("_rlnVoltage #3", "_rlnVoltage #3\n_rlnBeamTiltX")
+    with open("several/b.star", "w") as stream:
+        stream.write(text.replace("first 1 300.0", "first 1 120.0 0.5").replace("second 2 200.0", "second 2 200.0 0"))
+    protocol = project.finish(ProtCryolikeImportParticles, files=os.path.abspath("several/*.star"))
+    found, optics = back(protocol.outputParticles)
+    tilts = read_columns("back.star", "optics", ["rlnBeamTiltX"])["rlnBeamTiltX"]
+    groups = [int(text) - 1 for text in found["rlnOpticsGroup"]]
+    assert [optics["rlnVoltage"][group] for group in groups] == ["200", "300", "200", "120"]
+    assert [float(tilts[group]) for group in groups] == [0, 0, 0, 0.5]
+    assert [optics["rlnOpticsGroupName"][group] for group in groups] == ["second", "first", "second", "first_2"]
+    assert columns(protocol.outputParticles.getFileName())["_rlnOpticsGroup"] == [2, 1, 2, 3]
+    write_relion("several/b.star", [5, 6, 7])
+    again = project.run(protocol, resume=True)
+    assert columns(again.outputParticles.getFileName())["_index"] == [1, 2, 5, 6, 7], "the file has changed"
+
+
+def one_behind_the_other(first, second):
+    """Make a set of the particles of two files."""
+    from pwem.objects import SetOfParticles
+
+    if os.path.exists("both.sqlite"):
+        os.remove("both.sqlite")
+    both = SetOfParticles(filename="both.sqlite")
+    for place, name in enumerate((first, second)):
+        particles = ImportedParticles(name, name)
+        if place:
+            both = SetOfParticles(filename="both.sqlite")
+            both.loadAllProperties()
+            particles.follow(both)
+            both.enableAppend()
+        else:
+            both.setSamplingRate(particles.pixel)
+            both.setAcquisition(particles.acquisition)
+        for particle in particles:
+            both.append(particle)
+        both.write()
+        both.close()
+    return columns("both.sqlite")
+
+
+def test_a_file_with_other_columns_is_filled_or_refused(project):
+    write_relion("shifted.star", [1, 2], labels=LABELS[:6])
+    write_relion("plain.star", [3], labels=LABELS[:5])
+    table = one_behind_the_other("shifted.star", "plain.star")
+    assert table["_ctfModel._phaseShift"] == [90.0, 90.0, 0.0] and table["_index"] == [1, 2, 3]
+    assert table["_ctfModel._defocusAngle"] == [12.5, 25.0, 37.5]
+    with pytest.raises(ParticleFileError, match=r"shifted.star does not have the same columns .*\(ctfModel\)"):
+        one_behind_the_other("plain.star", "shifted.star")
+    write_relion("halves.star", [1], labels=LABELS[:7])
+    with pytest.raises(ParticleFileError, match=r"shifted.star .*\(rlnRandomSubset\)"):
+        one_behind_the_other("halves.star", "shifted.star")
+    with open("plain.star") as source, open("coarse.star", "w") as stream:
+        stream.write(source.read().replace(" 1.5 16 2", " 1.7 16 2"))
+    with pytest.raises(ParticleFileError, match=r"coarse.star has a pixel size of 1.7 Å, and .* 1.5 Å"):
+        one_behind_the_other("plain.star", "coarse.star")
+
+
+def test_while_files_come_a_link_without_its_file_is_waited_for_and_a_change_refused(project):
+    os.makedirs("links")
+    os.symlink("nowhere.star", "links/a.star")
+    protocol = project.new(ProtCryolikeImportParticles, files="links/*.star", dataStreaming=True)
+    assert protocol._present() == [] and not protocol._isComplete("links/a.star")
+    with pytest.raises(ParticleFileError, match=r"links/a.star has changed since it was imported"):
+        protocol._refuseChanged(["links/a.star"])
+    protocol.dataStreaming.set(False)
+    assert protocol._present() == ["links/a.star"], "at once the user is told of it"
+
+
 def test_validation(project):
     protocol = project.new(ProtCryolikeImportParticles, files="")
     assert "Give a particle file." in protocol._validate()

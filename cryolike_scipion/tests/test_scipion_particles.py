@@ -7,12 +7,15 @@ import mrcfile
 import numpy as np
 import pytest
 import tifffile
+from pwem.objects import Acquisition
 from pyworkflow.object import Float, Integer, String
 
 from cryolike_scipion.convert.locations import StackNames
-from cryolike_scipion.convert.particles import write_particles
+from cryolike_scipion.convert.original_star import OriginalStar
+from cryolike_scipion.convert.particles import PROVIDED, write_particles
 from cryolike_scipion.convert.star import read_columns
 from cryolike_scipion.objects import COEFFICIENTS_ATTRIBUTE, COEFFICIENTS_HASH_ATTRIBUTE
+from cryolike_scipion.protocols.batches import file_identity
 from cryolike_scipion.protocols.particle_input import input_notes
 
 from .scipion_sets import ODD_NAME, make_particles, write_stack
@@ -180,6 +183,7 @@ def test_a_format_the_engine_does_not_read_is_converted_once_and_told(make, endi
     assert rows[0] == "000001@a.mrcs" and names.converted == [name] and names.formats() == [f".{ending.lower()}"]
     assert f"1 image stacks were converted to MRC (.{ending.lower()})." in input_notes(names, None)
     assert sorted(file for file in os.listdir("inputs") if "part" in file) == []
+    assert file_identity(stack)[2] == file_identity(name)[2], "a run that is continued takes it for the same"
 
 
 def test_phase_shift_b_factor_and_micrograph():
@@ -214,6 +218,46 @@ def test_optics_groups_of_a_relion_import_keep_their_values():
     assert optics["rlnOpticsGroupName"] == ["the second", "first"]
     assert optics["rlnVoltage"] == ["200", "300"]
     assert optics["rlnSphericalAberration"] == ["2", "2.7"]
+
+
+def test_a_joined_set_keeps_each_particles_microscope_and_aberrations():
+    table = "data_optics\nloop_\n_rlnOpticsGroupName\n_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n"
+    first = table + "_rlnAmplitudeContrast\n_rlnBeamTiltX\n_rlnOddZernike\nx 1 200 1.4 0.07 0.5 [1,2]\n"
+    other = table + "_rlnAmplitudeContrast\nx 1 300 2.7 0.1\n"
+
+    def change(particle, number):
+        voltage, cs, contrast, text = ((300, 2.7, 0.1, other), (120, 6.3, 0.2, None), (200, 1.4, 0.07, first))[number % 3]
+        own = Acquisition(voltage=voltage, sphericalAberration=cs, amplitudeContrast=contrast, magnification=1)
+        own.opticsGroupInfo.set(text)
+        particle.setAcquisition(own)
+        particle._rlnOpticsGroup = Integer(1)
+
+    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 3), 3)], change=change)
+    particles.getAcquisition().opticsGroupInfo.set(first)
+    rows, optics = written(particles)
+    more = read_columns(STAR, "optics", ("rlnBeamTiltX", "rlnOddZernike"))
+    found = [[each[int(group) - 1] for group in rows["rlnOpticsGroup"]] for each in (*optics.values(), *more.values())]
+    assert found[0] == ["opticsGroup1", "x", "x_2"], "names are told apart"
+    assert found[1:4] == [["120", "200", "300"], ["6.3", "1.4", "2.7"], ["0.2", "0.07", "0.1"]]
+    assert found[6:] == [["0", "0.5", "0"], ["[0,0]", "[1,2]", "[0,0]"]]
+
+
+def test_particles_that_the_original_file_lacks_have_none_of_its_aberrations():
+    with open("o.star", "wb") as stream:
+        stream.write(
+            b"data_optics\nloop_\n_rlnOpticsGroupName\n_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n"
+            b"_rlnAmplitudeContrast\n_rlnImagePixelSize\n_rlnBeamTiltX\n_rlnMtfFileName\nx 1 200 1.4 0.07 1.5 0.5 m.star\n"
+            b"data_particles\nloop_\n_rlnImageName\n_rlnOpticsGroup\n_rlnMicrographName\n1@a.mrcs 1 caf\xe9.mrc\n"
+        )
+    original = OriginalStar("o.star", PROVIDED)
+    particles = make_particles("p.sqlite", [(write_stack("a.mrcs", 2), 2)])
+    write_particles(particles, STAR, StackNames("inputs"), original=original)
+    rows = read_columns(STAR, "particles", ("rlnOpticsGroup", "rlnMicrographName"))
+    optics = read_columns(STAR, "optics", ("rlnVoltage", "rlnBeamTiltX", "rlnMtfFileName"))
+    assert rows == {"rlnOpticsGroup": ["1", "2"], "rlnMicrographName": ["caf\udce9.mrc", "None"]}
+    assert optics == {"rlnVoltage": ["200", "200"], "rlnBeamTiltX": ["0.5", "0"], "rlnMtfFileName": ["m.star", "None"]}
+    with open(STAR, "rb") as stream:
+        assert b"caf\xe9.mrc" in stream.read(), "a name that is not UTF-8 stays as it is"
 
 
 def test_places_of_coefficients_are_carried():
