@@ -120,12 +120,10 @@ def _template(setup: Setup, results: Results, k: int, m: int) -> np.ndarray:
 def _average(setup: Setup, results: Results, k: int, own: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Phase-flipped images of the most frequent view, turned and shifted onto each other; its projection; their number."""
     few = own[np.linspace(0, len(own) - 1, min(len(own), _SEARCHED)).astype(np.int64)]
-    vectors = directions(results.rot[k, few], results.tilt[k, few])
-    near = vectors @ vectors.T > np.cos(np.deg2rad(_SIMILAR_DEG))
-    centre = int(np.argmax(near.sum(axis=1)))
-    similar = few[near[centre]][:_AVERAGED]
-    group = setup.particles.optics[setup.particles.optics_index[few[centre]]]
-    similar = similar[setup.particles.optics_index[similar] == setup.particles.optics_index[few[centre]]]
+    groups = setup.particles.optics_index[few]
+    centre, near = _most_frequent(directions(results.rot[k, few], results.tilt[k, few]), groups)
+    similar = few[near]
+    group = setup.particles.optics[groups[centre]]
     plane = HalfPlane(group.box, group.pixel_size, min(setup.settings.k_max, 0.5 / group.pixel_size))
     total = np.zeros((group.box, group.box))
     for m in similar:
@@ -134,6 +132,13 @@ def _average(setup: Setup, results: Results, k: int, own: np.ndarray, size: int)
     rotation = matrix_from_euler(results.rot[k, few[centre]], results.tilt[k, few[centre]], 0.0)
     slices = SliceMaker(setup.structures[k], plane.points())(rotation[None]).to(torch.complex128)
     return _shrunk(total / len(similar), size), _shrunk(plane.image(slices)[0].numpy(), size), len(similar)
+
+
+def _most_frequent(vectors: np.ndarray, groups: np.ndarray) -> tuple[int, np.ndarray]:
+    """The view [n, 3] that most others of its optics group [n] are close to, and places of those, itself among them."""
+    near = (vectors @ vectors.T > np.cos(np.deg2rad(_SIMILAR_DEG))) & (groups[:, None] == groups)
+    centre = int(np.argmax(near.sum(axis=1)))
+    return centre, np.flatnonzero(near[centre])[:_AVERAGED]
 
 
 def _phase_flipped(setup: Setup, m: int, plane: HalfPlane) -> np.ndarray:

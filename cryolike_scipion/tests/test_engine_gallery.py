@@ -8,9 +8,10 @@ import pytest
 from cryolike_scipion import engine
 from cryolike_scipion.engine import symmetry
 from cryolike_scipion.engine.agreement import ANGLE, SHIFT, add_agreement
+from cryolike_scipion.engine.gallery import _most_frequent
 from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.results import Results, StructureEntry, load_results
-from cryolike_scipion.engine.rotations import euler_from_matrix, matrix_from_euler
+from cryolike_scipion.engine.rotations import directions, euler_from_matrix, matrix_from_euler
 from cryolike_scipion.plots.scores import SCORES
 
 from .likelihood_runs import run
@@ -61,6 +62,17 @@ def test_averages_are_upright(whole):
         here = correlation(average, template)
         assert here > 0.5
         assert here > max(correlation(average, np.rot90(template, turns)) for turns in (1, 2, 3)) + 0.1
+
+
+@pytest.mark.parametrize("groups", [[0] * 150 + [1], [0, 1] * 75 + [1], [1] * 120 + [0] * 31])
+def test_the_most_frequent_view_is_that_of_one_optics_group(groups):
+    """Views on a circle 10° about the last one, which is close to all of them."""
+    groups = np.array(groups)
+    rot, tilt = np.linspace(0, 360, 151), np.append(np.full(150, 10.0), 0.0)
+    centre, near = _most_frequent(directions(rot, tilt), groups)
+    assert 0 < len(near) <= 100 and (groups[near] == groups[centre]).all()
+    assert len(near) >= 31, "more than the last one by itself"
+    assert (directions(rot, tilt)[near] @ directions(rot, tilt)[centre]).min() > np.cos(np.deg2rad(12.0))
 
 
 def test_examples_are_what_inspect_says(whole, tmp_path):
