@@ -1,28 +1,45 @@
 """The contrast prior that one run learned, for other runs over the same structures: the file ``scale.json``.
 
 Particles that are scored in parts, as they come or on several machines, are comparable only if all parts have the same
-prior. Optics groups are told by name and pixel size, because their numbers differ between particle files.
+prior. It means something only for the structures, the resolution and the preparation of images that it was learned with.
+Optics groups are told by all their values, because their numbers differ between particle files.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .atomic import write_bytes
 from .errors import InputError
+from .fingerprint import canonical_json
 from .particles import OpticsGroup
+from .polar_settings import PolarSettings
+from .results import StructureEntry
 
-__all__ = ["SCALE_FILE", "read_scale", "write_scale"]
+__all__ = ["SCALE_FILE", "read_scale", "scale_conditions", "write_scale"]
 
 SCALE_FILE = "scale.json"
-_FORMAT = 1
+_FORMAT = 2
+_CONDITIONS = {"structures": "other structures", "k_max": "another resolution", "images": "another preparation of images"}
+logger = logging.getLogger(__name__)
 
 
-def write_scale(out: Path, learned: Mapping[str, Any], optics: Sequence[OpticsGroup]) -> None:
+def scale_conditions(entries: Sequence[StructureEntry], settings: PolarSettings) -> dict[str, Any]:
+    """What a prior depends on besides the particles, as JSON values."""
+    return {
+        "structures": sorted(entry.sha256 for entry in entries),
+        "k_max": settings.k_max,
+        "images": asdict(settings.images),
+    }
+
+
+def write_scale(out: Path, learned: Mapping[str, Any], optics: Sequence[OpticsGroup], conditions: Mapping[str, Any]) -> None:
     """Write the prior of a run into its output folder.
 
     Parameters
@@ -31,19 +48,30 @@ def write_scale(out: Path, learned: Mapping[str, Any], optics: Sequence[OpticsGr
     learned : mapping
         ``kind`` and ``groups``: number of the optics group (a text, from 0) to the fields of its `ScalePrior`.
     optics : sequence of OpticsGroup
+    conditions : mapping
+        From `scale_conditions`.
     """
-    groups = [
-        {"name": optics[int(g)].name, "pixel_size": optics[int(g)].pixel_size, "prior": dict(values)}
-        for g, values in learned["groups"].items()
-    ]
-    content = {"format": _FORMAT, "kind": learned["kind"], "groups": groups}
+    groups = [{"optics": asdict(optics[int(g)]), "prior": dict(values)} for g, values in learned["groups"].items()]
+    content = {"format": _FORMAT, "kind": learned["kind"], "conditions": dict(conditions), "groups": groups}
     write_bytes(out / SCALE_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode("ascii"))
 
 
-def read_scale(run: str | os.PathLike[str], optics: Sequence[OpticsGroup]) -> dict[str, Any]:
+def read_scale(
+    run: str | os.PathLike[str], kind: str, optics: Sequence[OpticsGroup], conditions: Mapping[str, Any]
+) -> dict[str, Any]:
     """The prior that another run learned, for the optics groups of this one.
 
     A group that the other run did not have gets the mean of what it had.
+
+    Parameters
+    ----------
+    run : path
+        Output folder of the other run.
+    kind : str
+        "learned" or "free": what this run was asked for.
+    optics : sequence of OpticsGroup
+    conditions : mapping
+        Of this run, from `scale_conditions`.
 
     Returns
     -------
@@ -53,22 +81,43 @@ def read_scale(run: str | os.PathLike[str], optics: Sequence[OpticsGroup]) -> di
     Raises
     ------
     InputError
-        If the folder has no such file, or it cannot be understood.
+        If the folder has no such file, it cannot be understood, or the prior is of another kind or was learned under other
+        conditions.
     """
     path = Path(run) / SCALE_FILE
     try:
         content = json.loads(path.read_text(encoding="ascii"))
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']}")
-        known = {(each["name"], each["pixel_size"]): each["prior"] for each in content["groups"]}
-        groups = {str(g): known.get((group.name, group.pixel_size)) or _mean(known.values()) for g, group in enumerate(optics)}
-        return {"kind": str(content["kind"]), "groups": groups}
+        made, found = str(content["kind"]), content["conditions"]
+        known = {canonical_json(each["optics"]): each["prior"] for each in content["groups"]}
+        mean = _mean(known.values())
+        differs = [
+            what for name, what in _CONDITIONS.items() if canonical_json(found[name]) != canonical_json(conditions[name])
+        ]
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise InputError(
             f"the contrast prior of this run cannot be read ({error})",
             path,
             remedy="Give --scale-from the folder of a run that has learned one",
         ) from None
+    if made != kind:
+        raise InputError(
+            f"the contrast prior is '{made}', and --scale is '{kind}'", path, remedy=f"Use --scale {made}, or another prior"
+        )
+    if differs:
+        raise InputError(
+            f"the contrast prior was learned with {' and '.join(differs)}",
+            path,
+            remedy="Give --scale-from a run with the same structures, --resolution and preparation of images",
+        )
+    groups = {}
+    for g, group in enumerate(optics):
+        own = known.get(canonical_json(asdict(group)))
+        if own is None:
+            logger.warning("%s has no contrast prior of the optics group %s: the mean of its groups is used", path, group.name)
+        groups[str(g)] = mean if own is None else own
+    return {"kind": made, "groups": groups}
 
 
 def _mean(priors) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Particles scored in parts: one contrast prior for all, and any particle file as one STAR file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from cryolike_scipion import cli, engine
 from cryolike_scipion.engine import inspect_run
+from cryolike_scipion.engine.aberrations import Aberrations
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.particles import OpticsGroup, read_particles
 from cryolike_scipion.engine.results import load_results
@@ -80,26 +82,61 @@ def test_a_particle_of_a_merged_result_is_inspected_in_its_own_run(merged, tmp_p
         assert all(np.array_equal(one[name], other[name]) for name in one.files)
 
 
-def test_priors_are_found_by_name_and_pixel_size_and_else_averaged(tmp_path):
-    def group(name, pixel=1.5):
-        return OpticsGroup(name, pixel, 64, 300.0, 2.7, 0.1)
+def optics(name="first", **other):
+    return replace(OpticsGroup(name, 1.5, 64, 300.0, 2.7, 0.1), **other)
 
+
+CONDITIONS = {"structures": ["a", "b"], "k_max": 0.1, "images": {"invert": False}}
+
+
+def test_priors_are_found_by_all_values_of_a_group_and_else_averaged(tmp_path, caplog):
     learned = {"kind": "learned", "groups": {"0": {"mu": 2.0, "tau": 1.0}, "1": {"mu": 4.0, "tau": 3.0}}}
-    write_scale(tmp_path, learned, [group("first"), group("second")])
-    found = read_scale(tmp_path, [group("second"), group("third"), group("first", 3.0), group("first")])["groups"]
+    tilted = Aberrations(odd=(0.1, 0.2))
+    write_scale(tmp_path, learned, [optics(), optics(voltage_kv=200.0, aberrations=tilted)], CONDITIONS)
+    asked = [optics(voltage_kv=200.0, aberrations=tilted), optics("third"), optics(box=32), optics(voltage_kv=200.0), optics()]
+    found = read_scale(tmp_path, "learned", asked, CONDITIONS)["groups"]
     assert found["0"] == {"mu": 4.0, "tau": 3.0}
-    assert found["1"] == found["2"] == {"mu": 3.0, "tau": 2.0}
-    assert found["3"] == {"mu": 2.0, "tau": 1.0}
-    write_scale(tmp_path, {"kind": "free", "groups": {"0": {"flat": True}}}, [group("first")])
-    assert read_scale(tmp_path, [group("new")])["groups"] == {"0": {"flat": True}}
+    assert found["1"] == found["2"] == found["3"] == {"mu": 3.0, "tau": 2.0}
+    assert found["4"] == {"mu": 2.0, "tau": 1.0}
+    assert caplog.text.count("the mean of its groups is used") == 3
+    write_scale(tmp_path, {"kind": "free", "groups": {"0": {"flat": True}}}, [optics()], CONDITIONS)
+    assert read_scale(tmp_path, "free", [optics("new")], CONDITIONS)["groups"] == {"0": {"flat": True}}
 
 
-@pytest.mark.parametrize("text", [None, "{", '{"format": 2}', '{"format": 1, "kind": "learned", "groups": []}'])
+@pytest.mark.parametrize(
+    "text", [None, "{", '{"format": 1}', '{"format": 2, "kind": "learned", "conditions": {}, "groups": []}']
+)
 def test_a_prior_that_cannot_be_read_is_refused(tmp_path, text):
     if text is not None:
         (tmp_path / SCALE_FILE).write_text(text)
     with pytest.raises(InputError, match="contrast prior of this run cannot be read"):
-        read_scale(tmp_path, [OpticsGroup("first", 1.5, 64, 300.0, 2.7, 0.1)])
+        read_scale(tmp_path, "learned", [optics()], CONDITIONS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "words"),
+    [
+        ("free", {}, "is 'learned', and --scale is 'free'"),
+        ("learned", {"structures": ["a", "c"]}, "with other structures"),
+        ("learned", {"k_max": 0.2, "images": {"invert": True}}, "with another resolution and another preparation"),
+    ],
+)
+def test_a_prior_of_another_kind_or_of_other_conditions_is_refused(tmp_path, kind, other, words):
+    write_scale(tmp_path, {"kind": "learned", "groups": {"0": {"mu": 2.0, "tau": 1.0}}}, [optics()], CONDITIONS)
+    with pytest.raises(InputError, match=words):
+        read_scale(tmp_path, kind, [optics()], {**CONDITIONS, **other})
+
+
+def test_runs_refuse_a_prior_that_is_not_theirs(small, prior, tmp_path):
+    before = (prior / SCALE_FILE).read_bytes()
+    with pytest.raises(InputError, match="would overwrite this input"):
+        run(small, prior, scale_from=str(prior), **EXHAUSTIVE)
+    for options, words in (({"scale": "free"}, "--scale is 'free'"), ({"resolution": 16.0}, "with another resolution")):
+        with pytest.raises(InputError, match=words):
+            run(small, tmp_path, scale_from=str(prior), **EXHAUSTIVE, **options)
+    with pytest.raises(InputError, match="with other structures"):
+        run((small[0], small[1][:1]), tmp_path, scale_from=str(prior), **EXHAUSTIVE)
+    assert (prior / SCALE_FILE).read_bytes() == before and not (prior / "particles.star").exists()
 
 
 # ---------------------------------------------------------------- the verb star
