@@ -18,7 +18,7 @@ OTHER_PLUGINS := scipion-em-cryosparc2==5.0.1 scipion-em-xmipp==29.0.1
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' cryolike_scipion/constants.py)
 
-.PHONY: demo test lint bench calibration screenshots clean environment
+.PHONY: demo test lint bench calibration proof screenshots clean environment
 
 environment: $(VENV)/.ready
 

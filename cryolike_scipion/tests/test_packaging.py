@@ -99,3 +99,10 @@ def test_the_makefile_takes_the_pinned_torch():
     text = (REPOSITORY / "cryolike_scipion" / "constants.py").read_text()
     found = re.findall(r'^ *"(torch==[^"]*)",$', text, flags=re.MULTILINE)
     assert found == [ENGINE_REQUIREMENTS[0]]
+
+
+def test_no_file_hides_a_target_of_the_makefile():
+    text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z]+):(?!=)", text, flags=re.MULTILINE)
+    (phony,) = re.findall(r"^\.PHONY:(.*)", text, flags=re.MULTILINE)
+    assert "proof" in targets and sorted(targets) == sorted(phony.split())
