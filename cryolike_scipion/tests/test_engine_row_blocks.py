@@ -43,7 +43,8 @@ def _clusters(rng, count):
 @pytest.mark.parametrize("cost", [0.0, 30.0, 1e9])
 def test_every_row_is_in_one_block(cost):
     rng = np.random.default_rng(0)
-    for origin, view in (_clusters(rng, 7), np.divmod(rng.choice(4000, 900, replace=False), 100), (np.array([3]), np.array([8]))):
+    scattered = np.divmod(rng.choice(4000, 900, replace=False), 100)
+    for origin, view in (_clusters(rng, 7), scattered, (np.array([3]), np.array([8]))):
         shuffled = rng.permutation(len(origin))
         found = _rows(row_blocks(origin[shuffled], view[shuffled], cost))
         assert np.array_equal(found, _sorted(origin, view))
