@@ -13,8 +13,8 @@ import time
 
 from pyworkflow import Config, VarTypes
 from pyworkflow.object import Set
-from pyworkflow.project import Manager
-from pyworkflow.protocol import MODE_RESUME
+from pyworkflow.project import Manager, Project
+from pyworkflow.protocol import MODE_RESUME, Protocol
 from pyworkflow.template import LocalTemplate
 
 from .constants import OUTPUT_REPORT, OUTPUT_STAR, RESULT_FOLDER
@@ -171,13 +171,23 @@ def open_project(name, workflow, queue=None):
     domain = Config.getDomain()
     domain.getPlugins()
     domain.getProtocols()
-    manager = Manager()
+    manager, name = Manager(), Project.cleanProjectName(name)
     if manager.hasProject(name):
         return manager.loadProject(name)
-    project = manager.createProject(name)
     missing = {item["object.className"] for item in json.loads(workflow)} - set(domain.getProtocols())
     if missing:
         raise WorkflowError(f"the template needs nodes that are not installed: {', '.join(sorted(missing))}")
+    try:
+        project = manager.createProject(name)
+        _fill_project(project, workflow, queue)
+    except Exception:  # a project without its nodes must not stand in the way of the next command
+        manager.deleteProject(name)
+        raise
+    return project
+
+
+def _fill_project(project, workflow, queue):
+    """Add the nodes of a workflow to a new project."""
     from .protocols import ProtCryolikeImportParticles  # after the domain has its plugins
 
     if queue:
@@ -188,7 +198,6 @@ def open_project(name, workflow, queue=None):
             protocol._useQueue.set(True)
             protocol.setQueueParams(queue)
             project.saveProtocol(protocol)
-    return project
 
 
 def _with_defaults(project, name, parameters):
@@ -211,7 +220,7 @@ def run_project(project, say=print):
     Returns
     -------
     bool
-        Whether all nodes have finished.
+        Whether there are nodes and all have finished.
     """
     os.chdir(project.path)
     started, shown = set(), {}
@@ -232,10 +241,12 @@ def run_project(project, say=print):
         if not any(protocol.isActive() for protocol in protocols):
             break
         time.sleep(_LOOK_EVERY)
+    if not protocols:
+        say(f"The project {project.path} has no nodes. Delete it, or give another name.")
     for protocol in protocols:
         for line in _outcome(project, protocol, protocol.getObjId() in started):
             say(line)
-    return all(protocol.isFinished() for protocol in protocols)
+    return bool(protocols) and all(protocol.isFinished() for protocol in protocols)
 
 
 def _is_ready(protocol):
@@ -243,6 +254,8 @@ def _is_ready(protocol):
     for _, pointer in protocol.iterInputPointers():
         value = pointer.get()
         if pointer.hasValue() and value is None:
+            return False
+        if isinstance(value, Protocol) and not value.isFinished():  # its files are read, not an output
             return False
         if isinstance(value, Set) and value.isStreamOpen() and not protocol.worksInStreaming():
             return False

@@ -100,6 +100,8 @@ class ProtCryolikeEnsemble(ProtCryolikeBase):
         if self._fromRun():
             if self.inputRun.get() is None:
                 return errors + ["Choose a likelihood node."]
+            if self.inputRun.get().isActive():  # its joint result is of the particles so far, or of an earlier start
+                return errors + ["The likelihood node is still running. Wait for it, then start this one."]
             if not os.path.exists(self._source()):
                 return errors + ["The likelihood node has not finished. Wait for it, then start this one."]
         elif not self.matrixFile.get("").strip():

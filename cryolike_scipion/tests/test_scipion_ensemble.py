@@ -6,8 +6,10 @@ import subprocess
 import mrcfile
 import numpy as np
 import pytest
+from pyworkflow.protocol.constants import STATUS_ABORTED, STATUS_FINISHED, STATUS_RUNNING
 
-from cryolike_scipion import Plugin
+from cryolike_scipion import Plugin, workflow
+from cryolike_scipion.constants import OUTPUT_SCORES
 from cryolike_scipion.protocols import ProtCryolikeEnsemble, ProtCryolikeLikelihood
 from cryolike_scipion.protocols.protocol_ensemble import FROM_MATRIX
 
@@ -32,6 +34,24 @@ def project():
     project = ScipionProject("ensemble")
     yield project
     project.close()
+
+
+def test_a_likelihood_node_that_works_is_waited_for(project):
+    run = project.new(ProtCryolikeLikelihood, label="working")
+    project._project.saveProtocol(run)
+    run.setStatus(STATUS_RUNNING)
+    os.makedirs(run._getExtraPath("result"), exist_ok=True)
+    with open(run._getExtraPath("result", OUTPUT_SCORES), "w"):
+        pass  # of the particles so far
+    node = project.new(ProtCryolikeEnsemble)
+    node.inputRun.set(run)
+    assert node.validate() == ["The likelihood node is still running. Wait for it, then start this one."]
+    assert not workflow._is_ready(node)
+    run.setStatus(STATUS_ABORTED)
+    assert not node.validate(), "a person may use what a stopped run has made"
+    assert not workflow._is_ready(node), "a workflow does not"
+    run.setStatus(STATUS_FINISHED)
+    assert workflow._is_ready(node)
 
 
 @pytest.fixture(scope="module")

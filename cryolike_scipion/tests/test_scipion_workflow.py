@@ -98,6 +98,22 @@ def test_the_example_for_slurm_has_all_that_its_script_needs():
         project.close()
 
 
+def test_a_command_that_was_wrong_leaves_no_project_and_one_without_nodes_has_not_finished(tmp_path):
+    folder = os.path.join(os.environ["SCIPION_USER_DATA"], "projects", "wrong-queue")
+    node = {"object.className": "ProtCryolikeConvertParticles", "object.id": "2", "object.label": "convert"}
+    with pytest.raises(workflow.WorkflowError, match="has no queue 'nihgt'"):
+        workflow.open_project("wrong queue", json.dumps([node]), ["nihgt", {}])
+    with pytest.raises(workflow.WorkflowError, match="not installed: ProtNone"):
+        workflow.open_project("wrong queue", json.dumps([dict(node, **{"object.className": "ProtNone"})]))
+    assert not os.path.exists(folder)
+    before, said = os.getcwd(), []
+    try:
+        assert not workflow.run_project(workflow.open_project("wrong queue", "[]"), said.append)
+    finally:
+        os.chdir(before)
+    assert "has no nodes" in said[0]
+
+
 class OneHost:
     """A project that knows one host."""
 
