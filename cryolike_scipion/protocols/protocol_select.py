@@ -8,6 +8,8 @@ from pyworkflow.utils import getListFromRangeString
 
 from ..convert.set_columns import read_attributes
 from ..plots.scores import SCORES
+from .batches import file_identity
+from .protocol_base import hash_of
 
 _BEST = "_cryolike_bestStructure"
 
@@ -64,9 +66,12 @@ class ProtCryolikeSelect(EMProtocol):
     # -------------------------- steps --------------------------
 
     def _insertAllSteps(self):
-        self._insertFunctionStep(self.divideStep, needsGPU=False)
+        # What decides the result is the step's argument, so that continuing a run repeats what its changes concern.
+        source = file_identity(self.inputParticles.get().getFileName())
+        key = hash_of([self._score().attribute, self.threshold.get(), sorted(self._structures()), source])
+        self._insertFunctionStep(self.divideStep, key, needsGPU=False)
 
-    def divideStep(self):
+    def divideStep(self, key):
         """Make the two sets; one without particles is not made."""
         source = self.inputParticles.get()
         attribute, threshold, structures = self._score().attribute, self.threshold.get(), self._structures()
@@ -81,7 +86,10 @@ class ProtCryolikeSelect(EMProtocol):
             "outputRejected": (set(found["id"]) - kept, "rejected"),
         }
         for name, (items, suffix) in halves.items():
-            if items:
+            earlier = hasattr(self, name)  # of an earlier start: the project keeps it, so it is made even without particles
+            if earlier:
+                self.deleteOutput(getattr(self, name))
+            if items or earlier:
                 self._defineHalf(source, name, items, suffix)
 
     def _defineHalf(self, source, name, items, suffix):

@@ -583,6 +583,12 @@ def test_both_halves_of_a_selection(project, scored):
     assert kept["id"] == list(np.array(table["id"])[wanted]) and rejected["id"] == list(np.array(table["id"])[~wanted])
     assert kept["_cryolike_logLikelihood"] == list(values[wanted])
     assert select.outputParticles.hasAlignmentProj() and f"{wanted.sum()} of {len(ROWS)}" in select._summary()[0]
+    select.threshold.set(float(values.min()) - 1.0)
+    select.structures.set("")
+    again = project.run(select, resume=True)
+    assert columns(again.outputParticles.getFileName())["id"] == table["id"], "a changed threshold divides anew"
+    assert again.outputRejected.getSize() == 0 and not list(again.outputRejected), "of the earlier start nothing stays"
+    assert f"{len(ROWS)} of {len(ROWS)}" in again._summary()[0]
 
 
 def test_a_selection_needs_scores_and_numbers(project, scored, imported):
