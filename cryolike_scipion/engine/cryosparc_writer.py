@@ -89,6 +89,7 @@ def _source_columns(particles: Particles, tables: Sequence[NDArray[np.void] | No
         else:
             own = _before_scoring(table[mine.row - 1])
             own["blob/path"] = _moved(own["blob/path"], mine, out)
+            own = _completed(own, _fields_of(mine, source, out))
         parts.append(own)
     order = np.argsort(np.concatenate([np.flatnonzero(particles.source_index == s) for s in range(len(parts))]))
     columns = {}
@@ -97,6 +98,13 @@ def _source_columns(particles: Particles, tables: Sequence[NDArray[np.void] | No
         pieces = [own[name] if name in own else np.zeros((len(own["uid"]), *like.shape[1:]), like.dtype) for own in parts]
         columns[name] = np.concatenate(pieces)[order]
     return columns
+
+
+def _completed(own: dict[str, NDArray], known: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """The fields of a ``.cs`` file with those it lacks, such as a pixel size that was given as an option; alignments last."""
+    alignment = {name: values for name, values in own.items() if name.startswith(_SPACE + "/")}
+    lacking = {name: values for name, values in known.items() if name not in own and not name.startswith(_SPACE + "/")}
+    return {name: values for name, values in own.items() if name not in alignment} | lacking | alignment
 
 
 def _say_what_is_left_out(particles: Particles, source: int) -> None:

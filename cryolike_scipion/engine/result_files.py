@@ -31,7 +31,7 @@ def write_particle_files(
     parameters: Mapping[str, Any],
     runs: Sequence[Path] | None = None,
 ) -> None:
-    """Write what `parameters` ask for, and ``particles.star`` last.
+    """Write ``particles.star``, and then what `parameters` ask for.
 
     Parameters
     ----------
@@ -49,13 +49,13 @@ def write_particle_files(
     """
     keep = runs is None
     columns = columns_for_star(results, particles)
+    write_particles(out / _PARTICLES, particles, columns, keep_overwritten=keep)
     if parameters.get("csv"):
         write_table(out / _SCORES, results, particles)
     if parameters.get("cs") or has_uids(particles):
         write_cryosparc(out, results, particles, runs)
     if parameters.get("assigned_above") is not None:
         write_assigned(out, results, particles, columns, parameters["assigned_above"], keep_overwritten=keep)
-    write_particles(out / _PARTICLES, particles, columns, keep_overwritten=keep)
 
 
 def refuse_results(out: Path, inputs: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryolike_scipion.engine import merge_run
+from cryolike_scipion.engine import merge_run, result_files
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.particles import read_particles
 from cryolike_scipion.engine.progress import Progress
@@ -235,6 +235,27 @@ def test_what_cryosparc_files_cannot_hold_is_said(tmp_path, caplog):
     with caplog.at_level("WARNING"):
         written(tmp_path / "out", read_particles(star))
     assert f"particles.cs does not hold rlnBeamTiltX of {star}" in caplog.text
+
+
+def test_a_cryosparc_file_that_lacks_what_was_given_gets_it(tmp_path):
+    source = write_cryosparc(tmp_path / "p.cs", cryosparc_array(COUNT, blob__psize_A=None, ctf__amp_contrast=None))
+    write_stack(tmp_path / "J1" / "images.mrcs", random_images(COUNT))
+    particles = read_particles(source, pixel_size=1.25, amplitude_contrast=0.07)
+    results = written(tmp_path / "out", particles)
+    again = read_particles(tmp_path / "out" / "particles.cs")
+    assert set(again.pixel_size) == {1.25} and again.optics[0].amplitude_contrast == pytest.approx(0.07)
+    assert_poses(again, results)
+
+
+def test_particles_are_written_before_what_else_was_asked_for(tmp_path, particles, monkeypatch):
+    def fail(*_):
+        raise OSError("no space")
+
+    for name in ("write_table", "write_cryosparc", "write_assigned"):
+        monkeypatch.setattr(result_files, name, fail)
+    with pytest.raises(OSError, match="no space"):
+        written(tmp_path, particles)
+    assert (tmp_path / "particles.star").exists()
 
 
 def test_the_group_file_names_what_is_there(tmp_path, particles):
