@@ -69,11 +69,16 @@ class Confinement:
     rotation : float64 [m, 3, 3]
         The input poses.
     range_deg : float
-        Largest in-plane turn from the input pose.
+        Largest angle between views, and largest in-plane turn, from the input pose.
     """
 
     rotation: np.ndarray
     range_deg: float
+
+    def views(self, image: int, directions: np.ndarray) -> np.ndarray:
+        """Indices of the directions [v, 3] within the range of the input pose, or of the nearest one."""
+        cosine = directions @ self.rotation[image][2]
+        return np.flatnonzero(cosine >= min(np.cos(np.deg2rad(self.range_deg)), cosine.max()))
 
     def inplane(self, image: int, at_zero: np.ndarray, count: int) -> np.ndarray:
         """Which in-plane angles of views with rotations ``at_zero`` [v, 3, 3] are allowed: bool [v, count]."""

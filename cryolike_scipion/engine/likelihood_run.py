@@ -21,7 +21,7 @@ from .chunks import ChunkStore, Manifest
 from .contrast import inverted_share
 from .errors import InputError
 from .exhaustive import BlockSizes
-from .fingerprint import particles_identity
+from .fingerprint import fingerprint, particles_identity
 from .image_stacks import OK, STATUS_NAMES
 from .likelihood import ScalePrior
 from .likelihood_chunk import STAGES, Scoring, pilot_images, score_chunk
@@ -38,6 +38,7 @@ from .result_files import EXPORTS, refuse_results, remove_results, write_particl
 from .results import Quantity, Results
 from .scale_prior import learn_scale
 from .shared_scale import SCALE_FILE, read_scale, scale_conditions, write_scale
+from .shared_views import write_views
 
 __all__ = ["run"]
 
@@ -102,6 +103,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         "structures": [vars(entry) | {"source": ""} for entry in setup.entries],
         "polar": setup.settings.plain(),
     }
+    decides |= _views(setup)
     given_scale = None
     if parameters["scale_from"] is not None:
         conditions = scale_conditions(setup.entries, setup.settings)
@@ -147,6 +149,8 @@ def _scoring(
         manifest.set_scale_prior(learned | {"blocks": [blocks.images, blocks.views]})
     else:  # which rows are sampled depends on the blocks
         scoring = replace(scoring, blocks=BlockSizes(*manifest.scale_prior["blocks"]))
+    if setup.input_views is not None:
+        write_views(manifest.out, setup.input_views)
     prior = manifest.scale_prior or {}
     write_scale(manifest.out, prior, setup.particles.optics, scale_conditions(setup.entries, setup.settings))
     return replace(scoring, priors={int(g): ScalePrior(**values) for g, values in prior["groups"].items()})
@@ -171,6 +175,7 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
     results = Results.from_chunks(setup.entries, parts, parameters["priors"], setup.particles.optics_index)
     results.identify(setup.particles)
     results.parameters = parameters | {"scale_prior": manifest.scale_prior, "polar": setup.settings.plain()}
+    results.parameters |= _views(setup)
     results.versions = manifest.versions
     _grids(results, setup)
     add_best_poses(results, np.concatenate([p["best_poses"] for p in parts], axis=3))
@@ -191,6 +196,11 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
             np.concatenate([p[name] for p in parts]), "1", _meaning_of_kept(parameters["keep"], "value" in name)
         )
     return results
+
+
+def _views(setup: Setup) -> dict[str, str]:
+    """Which input poses the prior over views is of; nothing where it is of none."""
+    return {} if setup.input_views is None else {"input_views": fingerprint({"poses": setup.input_views.tolist()})}
 
 
 def _check_contrast(scoring: Scoring) -> None:

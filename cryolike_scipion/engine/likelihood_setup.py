@@ -28,6 +28,7 @@ from .polar_settings import PolarSettings, band_tail
 from .pose_mass import PoseWindow
 from .results import StructureEntry
 from .rotations import matrix_from_euler
+from .shared_views import input_views
 from .shifts import ShiftGrid, grid_by_count, grid_by_radius
 from .structure_posteriors import prior_probabilities
 from .structures import Structure, atom_options, kind_of, load, one_each, read_structures, structure_files
@@ -74,13 +75,12 @@ class Setup:
     division : Division
     search : str
         "hierarchical", "exhaustive", "local" or "fixed".
-    local_range : float
-        Degrees.
+    local_range : float, degrees
     cache : CoefficientCache or None
-    bad_images : str
-    device : str
+    bad_images, device : str
     kept : list of float64 [M], or None
         With a mask: share of <T,T> that it leaves, per structure and particle.
+    input_views : int64 [v], or None, see `shared_views`
     """
 
     particles: Particles
@@ -100,6 +100,7 @@ class Setup:
     bad_images: str
     device: str
     kept: list[np.ndarray] | None = None
+    input_views: np.ndarray | None = None
 
     @property
     def banks(self) -> list[TemplateBank]:
@@ -171,6 +172,7 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
         pixel_size=parameters["pixel"],
         amplitude_contrast=parameters["amplitude_contrast"],
     )
+    views = input_views(parameters, particles)  # of all rows: those of a part would depend on how the file is cut
     particles = particles.take(parse_rows(parameters["rows"], len(particles)))
     search = parameters["search"]
     if search in ("local", "fixed") and not particles.has_pose:
@@ -197,7 +199,7 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
         images = stored.images
     settings = _settings(parameters, particles, stored, k_max, radius, shifts, images, coarsest)
     arguments = ctf_arguments(particles, np.arange(len(particles)))
-    tables = [_views(parameters, s, views, k_max) for s, views in zip(structures, ready)]
+    tables = [_views(parameters, s, stored_views, k_max) for s, stored_views in zip(structures, ready)]
     if search == "local":  # an input pose may be any of its symmetry mates
         tables = [table if table.symmetry == "C1" else healpix_views(table.step_deg * 1.001) for table in tables]
     bands = _bands(structures, settings, arguments, device, parameters["precision"] == "double", search == "hierarchical")
@@ -227,6 +229,7 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
         parameters["bad_images"],
         device,
         _kept(particles, structures, settings) if settings.images.mask_diameter is not None else None,
+        views,
     )
 
 

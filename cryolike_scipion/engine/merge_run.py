@@ -67,6 +67,7 @@ _FREE = frozenset(
         "waters",
         "scale_prior",  # learned by each run from its own particles and structures: compared below
         "polar",
+        "input_views",
         *EXPORTS,
     }
 )
@@ -168,6 +169,12 @@ def _check_compatible(first: _Run, other: _Run) -> None:
                 other.folder,
                 remedy="Merge runs that were made with the same --resolution and preparation of images",
             )
+    if None not in (views := (a.get("input_views"), b.get("input_views"))) and views[0] != views[1]:
+        raise InputError(
+            f"the prior over views is of other input poses than in {first.folder}",
+            other.folder,
+            remedy="Score one of them with --scale-from the other, or both with --view-prior uniform",
+        )
     for name in sorted({*a, *b} - _FREE):
         if a.get(name) != b.get(name):
             raise InputError(

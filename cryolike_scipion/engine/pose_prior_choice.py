@@ -20,19 +20,12 @@ def choose_pose_priors(setup: Setup, parameters: dict[str, Any]) -> list[PosePri
     Raises
     ------
     InputError
-        If a prior is asked for that the particles or the search do not have.
+        If a prior is asked for that the search does not have.
     """
     width, views = parameters["shift_prior"], parameters["view_prior"]
-    particles = setup.particles
     if setup.search == "fixed" and (width is not None or views != "uniform"):
         raise InputError(
             "a fixed search has one pose, and no prior over poses", remedy="Leave out --shift-prior and --view-prior"
-        )
-    if views == "input" and not particles.has_pose:
-        raise InputError(
-            "the views of the particles are not known, so that they give no prior",
-            particles.source,
-            remedy="Use --view-prior uniform, or give a file with rlnAngleRot, rlnAngleTilt and rlnAnglePsi",
         )
     shift = None if width is None else ShiftPrior.over(width, setup.shifts)
     logger.info(
@@ -41,7 +34,6 @@ def choose_pose_priors(setup: Setup, parameters: dict[str, Any]) -> list[PosePri
         "uniform" if width is None else f"Gaussian of {width:g} Å about the {'input' if setup.search == 'local' else 'centre'}",
         "uniform" if views == "uniform" else "as the input poses are distributed",
     )
-    return [
-        PosePrior(shift, None if views == "uniform" else ViewPrior.of_poses(particles.rot, particles.tilt, structure.symmetry))
-        for structure in setup.structures
-    ]
+    counts = setup.input_views
+    groups = {} if counts is None else {s.symmetry: ViewPrior.of_counts(counts, s.symmetry) for s in setup.structures}
+    return [PosePrior(shift, groups.get(structure.symmetry)) for structure in setup.structures]

@@ -18,7 +18,7 @@ from .rotations import matrix_from_euler
 from .shifts import ShiftGrid, subdivide
 from .views import ViewTable, healpix_views, nearest_view
 
-__all__ = ["PosePrior", "ShiftPrior", "ViewPrior"]
+__all__ = ["PosePrior", "ShiftPrior", "ViewPrior", "count_views", "view_places"]
 
 _SPHERE_STEP = 7.4  # degrees, of the table on which a distribution of views is kept
 _WIDTH = 10.0  # degrees, over which input views are spread
@@ -69,21 +69,34 @@ class ViewPrior:
     density: NDArray[np.float64]
 
     @classmethod
-    def of_poses(cls, rot: NDArray[np.float64], tilt: NDArray[np.float64], group: str) -> ViewPrior:
-        """As views (degrees) of input poses are distributed, spread over 10°, with a tenth left uniform."""
+    def of_counts(cls, counts: NDArray[np.int64], group: str) -> ViewPrior:
+        """As poses are distributed, from `count_views`, spread over 10°, with a tenth left uniform, for a symmetry."""
         table = healpix_views(_SPHERE_STEP)
-        directions = matrix_from_euler(rot, tilt, np.zeros(len(rot)))[:, 2]
-        counts = np.zeros(len(table))
-        for mate in symmetry.rotations(group):
-            counts += np.bincount(nearest_view(table, directions @ mate), minlength=len(table))
         own = table.directions()
-        kernel = np.exp((own @ own.T - 1) / np.deg2rad(_WIDTH) ** 2)
-        smooth = kernel @ counts / (kernel @ np.ones(len(table)))
+        smooth = np.zeros(len(own))
+        for mate in symmetry.rotations(group):
+            kernel = np.exp((own @ (own @ mate).T - 1) / np.deg2rad(_WIDTH) ** 2)
+            smooth += kernel @ counts / kernel.sum(axis=1)
         return cls(table, _UNIFORM + (1 - _UNIFORM) * smooth / (smooth @ table.weights))
 
     def log_ratio(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
         """ln of the prior over the uniform one, at directions [r, 3]."""
         return np.log(self.density[nearest_view(self.table, directions)])
+
+    def log_mean(self, directions: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+        """ln of its mean over some directions [r, 3] with weights [r], relative to the uniform one."""
+        return float(np.log(np.exp(self.log_ratio(directions)) @ weights / weights.sum()))
+
+
+def view_places() -> int:
+    """Number of views v at which poses are counted."""
+    return len(healpix_views(_SPHERE_STEP))
+
+
+def count_views(rot: NDArray[np.float64], tilt: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many poses (degrees, [M]) are at each view of a table of the whole sphere, int64 [v]."""
+    directions = matrix_from_euler(rot, tilt, np.zeros(len(rot)))[:, 2]
+    return np.bincount(nearest_view(healpix_views(_SPHERE_STEP), directions), minlength=view_places())
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class PosePrior:
     shift: ShiftPrior | None = None
     view: ViewPrior | None = None
 
-    def apply(self, rows: PoseRows, directions: NDArray[np.float64]) -> None:
+    def apply(self, rows: PoseRows, directions: NDArray[np.float64], log_mean: float = 0.0) -> None:
         """Weigh the rows of an image by the priors, in place.
 
         What was left out of the rows is weighed by their mean.
@@ -103,6 +116,8 @@ class PosePrior:
         rows : PoseRows
         directions : float64 [r, 3]
             Viewing directions of the rows.
+        log_mean : float
+            ln of the mean of the prior over views that are searched, see `ViewPrior.log_mean`.
         """
         if self.shift is None and self.view is None:
             return
@@ -110,7 +125,7 @@ class PosePrior:
         if self.shift is not None:
             change += self.shift.log_ratio(rows.origin)
         if self.view is not None:
-            change += self.view.log_ratio(directions)
+            change += self.view.log_ratio(directions) - log_mean
         before = float(np.logaddexp.reduce(rows.log_mass))
         rows.log_mass = rows.log_mass + change
         rows.log_prior = rows.log_prior + change

@@ -231,8 +231,8 @@ class StructureSearch:
             change = divide_rows(
                 images, rows, last, self.bands[-1], self.fine, self.links(), self.grid, prior, self.division, confinement
             )
-        for own, at in zip(rows, last):
-            self.pose_prior.apply(own, at.at_zero[:, 2])
+        for i, (own, at) in enumerate(zip(rows, last)):
+            self.pose_prior.apply(own, at.at_zero[:, 2], self._log_mean_prior(i, confinement))
         return Integral(
             log=np.array([r.total for r in rows]),
             mean_log=np.array([r.mean for r in rows]),
@@ -321,8 +321,7 @@ class StructureSearch:
 
     def _around(self, i: int, scorer: RowScorer, confinement: Confinement):
         """Every pose near a given one; the prior is uniform over views, turns and shifts near it."""
-        cosine = self.table.directions() @ confinement.rotation[i][2]
-        inside = np.flatnonzero(cosine >= min(np.cos(np.deg2rad(confinement.range_deg)), cosine.max()))
+        inside = confinement.views(i, self.table.directions())
         origin, view = (a.ravel() for a in np.meshgrid(np.arange(len(self.shifts)), inside, indexing="ij"))
         found = scorer.sums(i, origin, view)
         allowed = confinement.inplane(i, self.table.rotations()[inside], self.n_inplane).sum(axis=1)
@@ -347,6 +346,14 @@ class StructureSearch:
             scored=len(found.view),
         )
         return rows, (found.origin, found.view)
+
+    def _log_mean_prior(self, i: int, confinement: Confinement | None) -> float:
+        """ln of the mean of the prior over the views that are searched for an image."""
+        if confinement is None or self.pose_prior.view is None:
+            return 0.0
+        directions = self.table.directions()
+        inside = confinement.views(i, directions)
+        return self.pose_prior.view.log_mean(directions[inside], self.table.weights[inside])
 
     def _near_best(self, rows: PoseRows, at: LastRows) -> float:
         """Posterior mass near the best pose."""

@@ -17,6 +17,7 @@ from cryolike_scipion.engine.exhaustive import BlockSizes
 from cryolike_scipion.engine.likelihood import ScalePrior
 from cryolike_scipion.engine.likelihood_chunk import Scoring, _Piece
 from cryolike_scipion.engine.likelihood_setup import prepare_run
+from cryolike_scipion.engine.pose_priors import PosePrior, ViewPrior
 from cryolike_scipion.engine.pose_scores import score_poses
 from cryolike_scipion.engine.pose_search import StructureSearch
 from cryolike_scipion.engine.rotations import distance_deg, euler_from_matrix, matrix_from_euler, random_rotations
@@ -151,6 +152,15 @@ def test_the_prior_stays_normalised_when_rows_are_divided(plain, range_deg):
     found = next(piece.integrals(scoring, ScalePrior(0.0, 1e-4), lambda _: None, [None]))
     assert np.abs(found.log).max() < 1e-3 and np.abs(found.change).max() < 1e-3
     assert np.abs(found.mean_log).max() < 1e-3
+
+
+def test_a_prior_over_views_is_normalised_over_the_confined_ones(plain):
+    """As above, behind a prior that is far from uniform there."""
+    setup, _, piece, search = _searched(plain, levels=0, view_prior="input")
+    search.pose_prior = PosePrior(view=ViewPrior.of_counts(setup.input_views, "C1"))
+    scoring = Scoring(setup, [search], {}, BlockSizes(), 16)
+    found = next(piece.integrals(scoring, ScalePrior(0.0, 1e-4), lambda _: None, [None]))
+    assert search.pose_prior.view.density.max() > 2 and np.abs(found.log).max() < 1e-3
 
 
 def test_a_range_finer_than_the_grid_keeps_the_nearest_pose(plain):

@@ -194,3 +194,11 @@ def test_a_merge_survives_pictures_that_cannot_be_made(tmp_path, star, monkeypat
     runs = [write_run(tmp_path / name, star, [k], ALL) for k, name in enumerate("ab")]
     assert merge(runs, tmp_path / "out").labels == ["A", "B"]
     assert caplog.text.count("RuntimeError: no ink") == 2
+
+
+def test_priors_over_views_of_different_input_poses_are_not_merged(tmp_path, star):
+    parts = [write_run(tmp_path / f"{i}", star, [0, 1, 2], rows, input_views=views)
+             for i, (rows, views) in enumerate([(ALL[:2], "a"), (ALL[2:4], "b"), (ALL[4:], "a")])]  # fmt: skip
+    with pytest.raises(InputError, match=r"other input poses.*--scale-from"):
+        merge(parts[:2], tmp_path / "out")
+    assert len(merge([parts[0], parts[2]], tmp_path / "out").row) == COUNT - 2
