@@ -24,6 +24,7 @@ from .. import __version__
 from .atomic import atomic_path, write_bytes
 from .cryosparc_files import load_table
 from .image_stacks import OK, STATUS_NAMES
+from .particle_table import FLIPPED_LABEL
 from .particles import Particles
 from .results import Results, columns_for_star
 from .rotations import matrix_from_euler, vector_from_matrix
@@ -113,6 +114,14 @@ def _say_what_is_left_out(particles: Particles, source: int) -> None:
     left_out = [label for label in _NOT_WRITTEN if label in labels]
     if left_out:
         logger.warning("%s does not hold %s of %s", TABLE, ", ".join(left_out), particles.sources[source])
+    own = np.unique(particles.optics_index[particles.source_index == source])
+    if any(particles.optics[g].phase_flipped for g in own):
+        logger.warning(
+            "%s does not hold %s of %s: cryoSPARC would correct these images, which are phase-flipped, again",
+            TABLE,
+            FLIPPED_LABEL,
+            particles.sources[source],
+        )
 
 
 def _before_scoring(table: NDArray[np.void]) -> dict[str, NDArray]:

@@ -237,6 +237,16 @@ def test_what_cryosparc_files_cannot_hold_is_said(tmp_path, caplog):
     assert f"particles.cs does not hold rlnBeamTiltX of {star}" in caplog.text
 
 
+@pytest.mark.parametrize("flipped", [0, 1])
+def test_phase_flipped_images_are_not_given_to_cryosparc_unsaid(tmp_path, caplog, flipped):
+    rows = [f"{i}@images.mrcs 1 1 1 1 {flipped}" for i in range(1, COUNT + 1)]
+    star = write_set(tmp_path, COUNT, head=PARTICLES + "_rlnCtfDataArePhaseFlipped #6\n", rows=rows)
+    with caplog.at_level("WARNING"):
+        written(tmp_path / "out", read_particles(star))
+    said = f"does not hold rlnCtfDataArePhaseFlipped of {star}: cryoSPARC would correct these images"
+    assert (said in caplog.text) == bool(flipped)
+
+
 def test_a_cryosparc_file_that_lacks_what_was_given_gets_it(tmp_path):
     source = write_cryosparc(tmp_path / "p.cs", cryosparc_array(COUNT, blob__psize_A=None, ctf__amp_contrast=None))
     write_stack(tmp_path / "J1" / "images.mrcs", random_images(COUNT))
