@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from .particle_table import FLIPPED_LABEL
 from .particles import Particles
 from .results import Results, columns_for_star
 from .rotations import matrix_from_euler, vector_from_matrix
+from .stack_paths import file_part
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +84,16 @@ def write_cryosparc(
 def _source_columns(particles: Particles, tables: Sequence[NDArray[np.void] | None], out: Path) -> dict[str, NDArray]:
     """Every field that the particles had, in their order; 0 or an empty text where one of several sources lacks it."""
     parts: list[dict[str, NDArray]] = []
+    times: Counter[bytes] = Counter()
     for source, table in enumerate(tables):
         mine = particles.take(particles.source_index == source)
         if table is None:
             _say_what_is_left_out(particles, source)
-            own = _fields_of(mine, source, out)
+            own = _fields_of(mine, source, out, times)
         else:
             own = _before_scoring(table[mine.row - 1])
             own["blob/path"] = _moved(own["blob/path"], mine, out)
-            own = _completed(own, _fields_of(mine, source, out))
+            own = _completed(own, _fields_of(mine, source, out, times))
         parts.append(own)
     order = np.argsort(np.concatenate([np.flatnonzero(particles.source_index == s) for s in range(len(parts))]))
     columns = {}
@@ -149,15 +152,16 @@ def _stack_names(particles: Particles, out: Path) -> NDArray:
     return np.array(names, dtype="S")[particles.stack_index]
 
 
-def _fields_of(particles: Particles, source: int, out: Path) -> dict[str, NDArray]:
-    """cryoSPARC's fields for particles of a STAR file."""
+def _fields_of(particles: Particles, source: int, out: Path, times: Counter[bytes]) -> dict[str, NDArray]:
+    """cryoSPARC's fields for particles of a STAR file; `times` counts the images named so far."""
     table = particles.documents[source].particles
-    texts = table.columns([_UID_LABEL, "rlnMicrographName", "rlnRandomSubset"], particles.sources[source])
+    labels = ["rlnImageName", _UID_LABEL, "rlnMicrographName", "rlnRandomSubset"]
     rows = particles.row - 1
+    texts = {label: [own[r] for r in rows] for label, own in table.columns(labels, particles.sources[source]).items()}
     count = len(rows)
     group = [particles.optics[i] for i in particles.optics_index]
     fields: dict[str, NDArray] = {
-        "uid": _uids(particles, texts.get(_UID_LABEL)),
+        "uid": _uids(texts["rlnImageName"], texts.get(_UID_LABEL), times),
         "blob/path": _stack_names(particles, out),
         "blob/idx": particles.frame.astype("<u4"),
         "blob/shape": np.repeat(particles.box[:, None], 2, axis=1).astype("<u4"),
@@ -177,20 +181,27 @@ def _fields_of(particles: Particles, source: int, out: Path) -> dict[str, NDArra
         "ctf/bfactor": particles.ctf_bfactor.astype("<f4"),
     }
     if "rlnMicrographName" in texts:
-        names = [texts["rlnMicrographName"][r].encode("utf-8", "surrogateescape") for r in rows]
+        names = [name.encode("utf-8", "surrogateescape") for name in texts["rlnMicrographName"]]
         fields["location/micrograph_path"] = np.array(names, dtype="S")
     if "rlnRandomSubset" in texts:
-        halves = np.array([texts["rlnRandomSubset"][r] for r in rows], np.float64)
+        halves = np.array(texts["rlnRandomSubset"], np.float64)
         fields[f"{_SPACE}/split"] = np.where(halves == 2, 1, 0).astype("<u4")
     return fields
 
 
-def _uids(particles: Particles, texts: Sequence[str] | None) -> NDArray[np.uint64]:
-    """The uids that the rows name, or else 64 bits of the hash of each image's stack and number, which are stable."""
+def _uids(images: Sequence[str], texts: Sequence[str] | None, times: Counter[bytes]) -> NDArray[np.uint64]:
+    """The uids that the rows name, or else 64 bits of the hash of each image's number and the source's own name of its stack.
+
+    They stay when a project is moved. A name that was there before, for the same image or that of another folder, counts too.
+    """
     if texts is not None:
-        return np.array([int(texts[r - 1]) for r in particles.row], dtype="<u8")
-    stacks = [os.fsencode(stack) for stack in particles.stacks]
-    keys = (stacks[s] + b"\0%d" % f for s, f in zip(particles.stack_index, particles.frame))
+        return np.array([int(text) for text in texts], dtype="<u8")
+    keys = []
+    for image in images:
+        number, separator, stack = image.rpartition("@")
+        key = b"%d\0" % int(number if separator else 1) + file_part(stack).encode("utf-8", "surrogateescape")
+        times[key] += 1
+        keys.append(key if times[key] == 1 else key + b"\0%d" % times[key])
     return np.array([int.from_bytes(hashlib.sha256(key).digest()[:8], "little") for key in keys], dtype="<u8")
 
 

@@ -237,6 +237,23 @@ def test_what_cryosparc_files_cannot_hold_is_said(tmp_path, caplog):
     assert f"particles.cs does not hold rlnBeamTiltX of {star}" in caplog.text
 
 
+def test_uids_stay_when_a_project_is_moved_and_none_occurs_twice(tmp_path):
+    def uids(*folders):
+        out = tmp_path / "-".join(folders)
+        written(out, read_particles([tmp_path / name / "input.star" for name in folders]), cs=True)
+        return np.load(out / "particles.cs", allow_pickle=False)["uid"].tolist()
+
+    rows = [f"{1 + i % 8}@images.mrcs 1 1 1 1" for i in range(COUNT)]  # the first image twice
+    star = write_set(tmp_path / "here", COUNT, rows=rows)
+    before = uids("here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    other = write_set(tmp_path / "other", COUNT, rows=rows)  # other images of the same names
+    assert not star.exists() and other.exists()
+    assert uids("there") == before and len(set(before)) == COUNT
+    both = uids("there", "other")
+    assert both[:COUNT] == before and len(set(both)) == 2 * COUNT
+
+
 @pytest.mark.parametrize("flipped", [0, 1])
 def test_phase_flipped_images_are_not_given_to_cryosparc_unsaid(tmp_path, caplog, flipped):
     rows = [f"{i}@images.mrcs 1 1 1 1 {flipped}" for i in range(1, COUNT + 1)]
