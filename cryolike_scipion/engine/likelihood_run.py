@@ -16,7 +16,7 @@ from .. import __version__
 from .agreement import add_agreement
 from .allocator import keep_freed_memory
 from .atomic import atomic_path
-from .best_poses import add_best_poses, poses_to_keep
+from .best_poses import BEST_POSES, no_best_poses, poses_to_keep, put_best_poses
 from .chunks import ChunkStore, Manifest
 from .contrast import inverted_share
 from .errors import InputError
@@ -130,7 +130,7 @@ def _scoring(
     given_scale: dict[str, Any] | None,
 ) -> Scoring:
     """How particles are scored, with the scale prior: the given one, the manifest's, or one that is learned now."""
-    kept = poses_to_keep(parameters["best_poses"], len(setup.structures), len(setup.particles))
+    kept = poses_to_keep(parameters["best_poses"], len(setup.structures), len(setup.particles), limits.total)
     pose_priors = choose_pose_priors(setup, parameters)
     searches = [
         StructureSearch(
@@ -166,11 +166,13 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
     finished = sum(len(r) for i, r in enumerate(manifest.ranges) if i not in missing)
     count *= STAGES
     progress.start(len(setup.particles) * count, "likelihood", "steps", finished * count)
-    parts = []
+    parts, best_poses = [], no_best_poses(scoring.keep_poses, len(setup.structures), len(setup.particles))
     for i, rows in enumerate(manifest.ranges):
         if i in missing:
             store.write(i, score_chunk(scoring, np.asarray(rows), progress.update))
-        parts.append(store.read(i))
+        part = store.read(i)
+        put_best_poses(best_poses, rows, part.pop("best_poses"))
+        parts.append(part)
     progress.close()
     results = Results.from_chunks(setup.entries, parts, parameters["priors"], setup.particles.optics_index)
     results.identify(setup.particles)
@@ -178,7 +180,8 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
     results.parameters |= _views(setup)
     results.versions = manifest.versions
     _grids(results, setup)
-    add_best_poses(results, np.concatenate([p["best_poses"] for p in parts], axis=3))
+    if scoring.keep_poses:
+        results.extras[BEST_POSES] = best_poses
     results.extras["integrated_change"] = Quantity(
         np.concatenate([p["integrated_change"] for p in parts], axis=1),
         "nat",

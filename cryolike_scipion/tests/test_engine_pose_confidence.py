@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cryolike_scipion.engine.best_poses import no_best_poses, poses_to_keep, put_best_poses
 from cryolike_scipion.engine.division import LastRows
 from cryolike_scipion.engine.likelihood_chunk import _store_confidence
 from cryolike_scipion.engine.pose_confidence import GAP_LIMIT, only_pose, pose_confidence
@@ -125,3 +126,15 @@ def test_a_refined_pose_takes_the_place_of_the_kept_one_it_counts_as(angles, ori
         expected[place, :6] = [*angles, *origin[0], 25.0]
     expected[:, 3:5] *= [1.1, 0.9]
     assert kept == pytest.approx(expected, abs=1e-3, nan_ok=True)
+
+
+def test_kept_poses_fit_into_the_memory_of_the_run_and_go_to_their_particles():
+    assert poses_to_keep(5, 2, 1000, 4 * 5 * 2 * 1000 * 7 * 4) == 5
+    assert poses_to_keep(5, 2, 1000, 4 * 3.5 * 2 * 1000 * 7 * 4) == 3
+    chunk = np.random.default_rng(1).normal(size=(3, 7, 2, 4)).astype(np.float32)
+    for room in (2, 3, 5):  # a chunk of an earlier start, with other memory
+        kept = no_best_poses(room, 2, 9)
+        put_best_poses(kept, range(3, 7), chunk)
+        for i in range(min(room, 3)):
+            assert np.array_equal(kept.values[1, 3:7, i].T, chunk[i, :, 1])
+        assert np.isnan(kept.values[:, :, 3:]).all() and np.isnan(kept.values[:, [0, 1, 2, 7, 8]]).all()
