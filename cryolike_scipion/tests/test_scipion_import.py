@@ -234,6 +234,19 @@ def test_while_files_come_a_link_without_its_file_is_waited_for_and_a_change_ref
     assert protocol._present() == ["links/a.star"], "at once the user is told of it"
 
 
+def test_names_that_are_not_utf_8_do_not_stop_an_import(project):
+    write_relion("plain.star", [1, 2])
+    with open("plain.star", "rb") as source, open("latin.star", "wb") as stream:
+        stream.write(source.read().replace(b"mic.mrc", b"caf\xe9.mrc").replace(b"first 1", b"caf\xe9 1"))
+    particles = ImportedParticles("latin.star", "latin.star")
+    assert [each.getCoordinate().getMicName() for each in particles] == ["caf\ufffd.mrc"] * 2
+    assert "caf\ufffd 1" in particles.acquisition.opticsGroupInfo.get()
+    with open("latin.star", "rb") as source, open("stack.star", "wb") as stream:
+        stream.write(source.read().replace(b"images.mrcs", b"\xe9.mrcs"))
+    with pytest.raises(ParticleFileError, match="a name that is not UTF-8"):
+        list(ImportedParticles("stack.star", "stack.star"))
+
+
 def test_validation(project):
     protocol = project.new(ProtCryolikeImportParticles, files="")
     assert "Give a particle file." in protocol._validate()
