@@ -176,7 +176,9 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
     progress.close()
     results = Results.from_chunks(setup.entries, parts, parameters["priors"], setup.particles.optics_index)
     results.identify(setup.particles)
-    results.parameters = parameters | {"scale_prior": manifest.scale_prior, "polar": setup.settings.plain()}
+    optics = [[group.name, group.pixel_size] for group in setup.particles.optics]
+    scale_prior = (manifest.scale_prior or {}) | {"optics": optics}
+    results.parameters = parameters | {"scale_prior": scale_prior, "polar": setup.settings.plain()}
     results.parameters |= _views(setup)
     results.versions = manifest.versions
     _grids(results, setup)

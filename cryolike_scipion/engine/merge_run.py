@@ -57,6 +57,7 @@ _FREE = frozenset(
         "root",
         "bad_images",
         "keep",
+        "best_poses",  # the smaller number is kept
         "atom_model",
         "atom_radius",
         "residue_model",
@@ -134,6 +135,9 @@ def run(parameters: Mapping[str, Any], progress: Progress) -> None:
     merged, particles = _merge(groups, structures, parameters.get("priors"))
     parts = [part for item in runs for part in item.results.parameters.get("runs", [str(item.folder)])]
     merged.parameters = {**runs[0].results.parameters, "runs": parts}
+    kept = [item.results.parameters["best_poses"] for item in runs if "best_poses" in item.results.parameters]
+    if kept:
+        merged.parameters["best_poses"] = min(kept)
     remove_results(out)
     merge_agreement(merged, [item.results for item in runs])
     merge_best_poses(merged, [item.results for item in runs])
@@ -186,9 +190,9 @@ def _check_compatible(first: _Run, other: _Run) -> None:
 
 def _compare_priors(first: _Run, other: _Run) -> None:
     """Warn where two runs learned different contrasts: then their log-likelihoods are not those of one run."""
-    one, two = (run.results.parameters.get("scale_prior") or {} for run in (first, other))
-    for group in sorted({*one.get("groups", {})} & {*two.get("groups", {})}):
-        a, b = one["groups"][group], two["groups"][group]
+    one, two = _priors_by_group(first), _priors_by_group(other)
+    for name, pixel_size in (key for key in one if key in two):
+        a, b = one[name, pixel_size], two[name, pixel_size]
         if a.get("flat") or b.get("flat"):
             continue
         if abs(a["mu"] - b["mu"]) > _PRIOR_TOLERANCE * max(abs(a["mu"]), abs(b["mu"])):
@@ -199,8 +203,15 @@ def _compare_priors(first: _Run, other: _Run) -> None:
                 other.folder,
                 a["mu"],
                 b["mu"],
-                int(group) + 1,
+                name,
             )
+
+
+def _priors_by_group(run: _Run) -> dict[tuple[str, float], Mapping[str, Any]]:
+    """A run's contrasts by name and pixel size of the optics group, since numbers differ between particle files."""
+    learned = run.results.parameters.get("scale_prior") or {}
+    optics = learned.get("optics", [])
+    return {(optics[int(g)][0], round(optics[int(g)][1], 4)): prior for g, prior in learned.get("groups", {}).items() if optics}
 
 
 def _all_structures(runs: Sequence[_Run]) -> list[StructureEntry]:

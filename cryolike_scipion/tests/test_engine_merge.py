@@ -170,6 +170,31 @@ def test_runs_that_saw_other_images(tmp_path, star):
     assert f"{b}, row 4: the image differs from that of the run in {a}" in error_of([a, b], tmp_path / "out")
 
 
+def test_contrasts_are_compared_by_group_not_by_number(tmp_path, star, caplog):
+    """The second run's file has the groups in another order; only "B" differs, and another pixel is another group."""
+
+    def prior(*groups):
+        contrast = {"groups": {str(n): {"mu": mu, "tau": 1.0} for n, (_, _, mu) in enumerate(groups)}}
+        return {"scale_prior": {**contrast, "optics": [[name, pixel] for name, pixel, _ in groups]}}
+
+    a = write_run(tmp_path / "a", star, [0], ALL, **prior(("A", 2.5, 1.0), ("B", 2.5, 3.0), ("C", 1.0, 1.0)))
+    b = write_run(tmp_path / "b", star, [1], ALL, **prior(("B", 2.5, 5.0), ("A", 2.5, 1.0), ("C", 2.0, 9.0)))
+    merge([a, b], tmp_path / "out")
+    said = [line for line in caplog.messages if "learned different contrasts" in line]
+    assert len(said) == 1 and "(3 and 5) in optics group B:" in said[0]
+
+
+def test_runs_with_other_numbers_of_best_poses_keep_the_smaller(tmp_path, star):
+    runs = [write_run(tmp_path / str(n), star, [n], ALL, best_poses=n + 2) for n in (0, 1)]
+    for n, folder in enumerate(runs):
+        results = load_results(folder)
+        results.extras["best_poses"] = Quantity(np.full((1, COUNT, n + 2, 7), n, np.float32), "1", "poses")
+        results.save(folder)
+    found = merge(runs, tmp_path / "out")
+    assert found.extras["best_poses"].values.shape == (2, COUNT, 2, 7) and found.parameters["best_poses"] == 2
+    assert merge(runs[::-1], tmp_path / "again").parameters["best_poses"] == 2
+
+
 def test_labels_that_mean_two_things(tmp_path, star):
     a, b = write_run(tmp_path / "a", star, [0], ALL), write_run(tmp_path / "b", star, [1], ALL)
     changed = load_results(b)
