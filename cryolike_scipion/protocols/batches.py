@@ -16,6 +16,7 @@ from ..convert.particles import write_particles
 from ..convert.star import read_columns
 
 BATCH_FOLDER = "batches"
+MERGED_FILE = "merged.json"  # which batches the joint result is of
 _DONE = "done.json"
 _NAME = re.compile(r"\d{6}\Z")
 
@@ -111,7 +112,10 @@ def batch_folder(folder, number):
 
 
 def forget_batches(folder):
-    """Remove all batches and their results."""
+    """Remove all batches and their results, and the notes of what the result in `folder` itself is made."""
+    for name in (MERGED_FILE, _DONE):
+        if os.path.exists(os.path.join(folder, name)):
+            os.remove(os.path.join(folder, name))
     shutil.rmtree(os.path.join(folder, BATCH_FOLDER), ignore_errors=True)
 
 

@@ -4,18 +4,22 @@ In the extra folder: ``scale/`` is the engine run that learns the prior, ``batch
 they are together, renewed as batches are done. A set that is one batch has only ``result/``, which learns the prior itself.
 """
 
+import contextlib
 import os
 import shutil
 import threading
 import time
 
-from ..constants import OUTPUT_MATRIX, OUTPUT_REPORT, OUTPUT_SCORES, OUTPUT_STAR, RESULT_FOLDER, SCALE_FILE
+from ..constants import ITEM_ID, OUTPUT_MATRIX, OUTPUT_REPORT, OUTPUT_SCORES, OUTPUT_STAR, RESULT_FOLDER, SCALE_FILE
 from ..convert.results import ParticleScores
+from ..convert.set_update import write_attribute
+from ..convert.star import read_columns
+from ..objects import SCORE_ATTRIBUTES
 from ..parameters import VERBS
-from .batches import Batch, read_json, write_json
+from .batches import MERGED_FILE, Batch, read_json, write_json
 from .protocol_batches import ProtCryolikeBatches
 
-_MERGED = "merged.json"
+_OF_THE_SET = "cryolikeLogRatioZ"  # the column that depends on the other particles of a run
 _EXPORTS = tuple(sorted({p.name for p in VERBS["merge"]} & {p.name for p in VERBS["likelihood"]} - {"out", "priors"}))
 _PILOT_SPARES = 30  # the pilot is chosen from so many times its number, evenly spaced: every optics group has its own
 _BEFORE_LEARNING = 3  # times the pilot: so many particles are waited for, of which the engine takes a third
@@ -40,13 +44,15 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
         folder = self._getExtraPath("scale")
         spacing = max(1, len(ids) // (_PILOT_SPARES * pilot))
         known = read_json(os.path.join(folder, "ids.json"))
-        present = set(self._enabledIds(self._openInput()))
+        with contextlib.closing(self._openInput()) as source:
+            present = set(self._enabledIds(source))
         if not known or not present.issuperset(known["ids"]) or not self._stored:
             known = {"ids": ids[::spacing]}
         os.makedirs(folder, exist_ok=True)
         write_json(os.path.join(folder, "ids.json"), known)
         self._pilot = Batch(0, folder, known["ids"])
-        self._pilot.write(self._openInput(), self._names, self._key, self._original)
+        with contextlib.closing(self._openInput()) as source:
+            self._pilot.write(source, self._names, self._key, self._original)
         return [self._insertFunctionStep(self.learnStep, self._pilot.signature, prerequisites=[], needsGPU=False)]
 
     def _neededToBegin(self):
@@ -91,13 +97,22 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
         if not self._single:
             with self._merging:
                 self._merge()
+            self._compareWithAll()
+
+    def _compareWithAll(self):
+        """Give the output's particles the score that compares them with the whole set, not with the rest of their batch."""
+        columns = read_columns(self._resultPath(OUTPUT_STAR), "particles", [ITEM_ID, _OF_THE_SET])
+        attribute, kind = SCORE_ATTRIBUTES[_OF_THE_SET]
+        values = {int(item): kind(text).get() for item, text in zip(columns[ITEM_ID], columns[_OF_THE_SET])}
+        with self._lock:
+            write_attribute(getattr(self, self._outputName).getFileName(), attribute, values)
 
     def _merge(self):
         """Put what is done of the batches together in the result folder."""
         began = time.time()
         done = [batch for _, batch in sorted(self._batches.items()) if batch.is_done(self._resultFile)]
         signatures = {str(batch.number): batch.signature for batch in done}
-        merged = (read_json(self._getExtraPath(_MERGED)) or {}).get("signatures", {})
+        merged = (read_json(self._getExtraPath(MERGED_FILE)) or {}).get("signatures", {})
         if merged == signatures:
             return
         target, work = self._getExtraPath(RESULT_FOLDER), self._getExtraPath("merging", RESULT_FOLDER)
@@ -118,13 +133,13 @@ class ProtCryolikeLikelihoodBatches(ProtCryolikeBatches):
             self._runEngine(self._getExtraPath("merge.json"), os.path.join(work, OUTPUT_STAR))
             shutil.copytree(done[0].result("structures"), os.path.join(work, "structures"))
         self._replaceResult(work, target)
-        write_json(self._getExtraPath(_MERGED), {"signatures": signatures})
+        write_json(self._getExtraPath(MERGED_FILE), {"signatures": signatures})
         self._nextMerge = time.time() + max(_LEAST_PAUSE, _PAUSE_FACTOR * (time.time() - began))
 
     def _replaceResult(self, work, target):
         """Put a new joint result in the place of the old one; it does not count as one until all of it is there."""
-        if os.path.exists(self._getExtraPath(_MERGED)):
-            os.remove(self._getExtraPath(_MERGED))
+        if os.path.exists(self._getExtraPath(MERGED_FILE)):
+            os.remove(self._getExtraPath(MERGED_FILE))
         if not os.path.isdir(target):
             os.replace(work, target)
             os.rmdir(os.path.dirname(work))

@@ -1,8 +1,7 @@
 """Nodes that work on particles in batches: in parallel, as particles come, through a queue, and again after a stop."""
 
-import datetime
+import contextlib
 import os
-import shutil
 import time
 
 from pwem.objects import SetOfParticles
@@ -26,12 +25,14 @@ from .batches import (
 from .gpu_pool import pool_of
 from .particle_input import input_notes, original_star
 from .protocol_base import ProtCryolikeBase, hash_of
+from .run_progress import progress_line
 
 # Parameters that say how fast, not what: a run that is continued may change them.
 _FREE = ("memory", "batch_images", "batch_templates")
 _STATE, _PROGRESS = "run.json", "progress.json"
 # While particles come, a step begins when there are so many, or when the first of them has waited for so long.
 _LEAST_PARTICLES, _LONGEST_WAIT = 50, 30.0
+_LONGEST_BLIND = 45.0  # seconds until the input is looked at in any case: a file's size and time do not show every change
 _SMALLEST_PART = 100  # of a set that is divided between steps that run at the same time: starting an engine takes seconds
 _PARTS_EACH = 4
 
@@ -78,13 +79,14 @@ class ProtCryolikeBatches(ProtCryolikeBase):
         self._gpus = pool_of(self)
         self._inserted = {}  # step number: Batch
         self._waitingSince = None
-        self._seen, self._left = None, 0  # the input's file when it was last looked at; particles that no batch has then
+        self._seen, self._lookedAt = None, 0.0  # the input's files when it was last looked at, and when that was
+        self._left = 0  # particles that no batch had then
         self._began, self._before = time.time(), 0
-        source = self._openInput()
-        isOpen = source.isStreamOpen()
-        self._prepare(source)
         self._finish = None
-        self._look(source, isOpen)
+        with contextlib.closing(self._openInput()) as source:
+            isOpen = source.isStreamOpen()
+            self._prepare(source)
+            self._look(source, isOpen)
         self._finish = self._insertFunctionStep(
             self.finishStep,
             self._key,
@@ -96,12 +98,14 @@ class ProtCryolikeBatches(ProtCryolikeBase):
     def _stepsCheck(self):
         """Look for new particles; Scipion calls this every few seconds while the run works."""
         finish = self._steps[self._finish - 1]
-        seen = file_identity(self.inputParticles.get().getFileName())
-        if finish.isWaiting() and (seen != self._seen or self._left):
-            source = self._openInput()
-            isOpen = source.isStreamOpen()  # before its items: what comes later than this is in the next look
-            self._look(source, isOpen)
-            self._seen = seen
+        path = self.inputParticles.get().getFileName()
+        seen = [file_identity(path), file_identity(path + "-wal")]
+        isLate = time.time() - self._lookedAt >= _LONGEST_BLIND
+        if finish.isWaiting() and (seen != self._seen or self._left or isLate):
+            with contextlib.closing(self._openInput()) as source:
+                isOpen = source.isStreamOpen()  # before its items: what comes later than this is in the next look
+                self._look(source, isOpen)
+            self._seen, self._lookedAt = seen, time.time()
             if not isOpen:
                 finish.addPrerequisites(*self._inserted)
                 finish.setStatus(STATUS_NEW)
@@ -173,14 +177,12 @@ class ProtCryolikeBatches(ProtCryolikeBase):
 
     def _prepare(self, source):
         """Find the batches of an earlier start, and forget them if other parameters made them."""
-        shutil.rmtree(self._inputFolder(), ignore_errors=True)
         self._key = self._resultKey()
-        state = self._getExtraPath(_STATE)
-        known = read_json(state)
-        self._fresh = not known or known["key"] != self._key
-        if self._fresh:
+        known = read_json(self._getExtraPath(_STATE)) or {}
+        self._fresh = known.get("output") != self._key
+        if known.get("key") != self._key:
             forget_batches(self._getExtraPath())
-            write_json(state, {"key": self._key})
+            self._noteKeys(known.get("output"))
         self._names = StackNames(self._inputFolder())
         self._original = original_star(self, self.inputParticles.get())
         self._common = self._writeCommonInput()
@@ -196,6 +198,10 @@ class ProtCryolikeBatches(ProtCryolikeBase):
             forget_batches(self._getExtraPath())
             self._stored = []
             self._beginAnew()
+
+    def _noteKeys(self, output):
+        """Note what the batches are made with, and what the output, which is made anew later than the batches are forgotten."""
+        write_json(self._getExtraPath(_STATE), {"key": self._key, "output": output})
 
     def _look(self, source, isOpen):
         """Insert steps for the batches of an earlier start, and for particles that no batch has."""
@@ -250,6 +256,7 @@ class ProtCryolikeBatches(ProtCryolikeBase):
     def _beginAnew(self):
         """Make the output anew, from the batches as they are now."""
         self._fresh, self._appended, self._before = True, set(), 0
+        self._noteKeys(None)
 
     def _runBatch(self, batch, result, **more):
         """Run the engine on a batch.
@@ -291,17 +298,18 @@ class ProtCryolikeBatches(ProtCryolikeBase):
             if not todo:
                 return
             wanted, apply = set(todo), self._results(batch)
-            source = self._openInput()
             isNew = self._fresh or not hasattr(self, self._outputName)
-            output = self._openOutput(source, isNew)
-            for item in source.iterItems(where=f"id >= {min(todo)} and id <= {max(todo)}"):
-                if item.getObjId() in wanted:
-                    apply(item)
-                    output.append(item)
+            with contextlib.closing(self._openInput()) as source:
+                output = self._openOutput(source, isNew)
+                for item in source.iterItems(where=f"id >= {min(todo)} and id <= {max(todo)}"):
+                    if item.getObjId() in wanted:
+                        apply(item)
+                        output.append(item)
             self._updateOutputSet(self._outputName, output, SetOfParticles.STREAM_OPEN)
             if isNew:
                 self._fresh = False
                 self._defineRelations(getattr(self, self._outputName))
+                self._noteKeys(self._key)
             self._appended |= wanted
             self._noteProgress()
 
@@ -353,6 +361,10 @@ class ProtCryolikeBatches(ProtCryolikeBase):
 
     def _noteProgress(self, isOpen=None, here=None):
         """Write how far the run is, for its log and its summary; before the first batch `here` says how many have come."""
+        with self._lock:  # steps call this, and what looks for particles
+            self._writeProgress(isOpen, here)
+
+    def _writeProgress(self, isOpen, here):
         path = self._getExtraPath(_PROGRESS)
         if isOpen is None:
             isOpen = (read_json(path) or {}).get("open", False)
@@ -376,20 +388,3 @@ class ProtCryolikeBatches(ProtCryolikeBase):
         if not progress or (progress["done"] == progress["before"] and not progress["open"]):
             return super()._progress()
         return [progress_line(progress)]
-
-
-def progress_line(progress):
-    """Return how far a run is as one line, with rate and time left where they are known."""
-    if "needed" in progress:
-        return f"{progress['here']} particles have come; the run begins with {progress['needed']}"
-    fresh = progress["done"] - progress["before"]
-    parts = [f"{progress['done']} of {progress['known']} particles"]
-    if fresh > 0 and progress["seconds"] > 0:
-        rate = fresh / progress["seconds"]
-        parts.append(f"{rate:.3g}/s")
-        if progress["known"] > progress["done"]:
-            left = datetime.timedelta(seconds=round((progress["known"] - progress["done"]) / rate))
-            parts.append(f"{left} left")
-    if progress["open"]:
-        parts.append("more may come")
-    return ", ".join(parts)

@@ -3,6 +3,7 @@
 The engine is a program that notes what it is asked and writes what is asked for, so that these tests take seconds.
 """
 
+import concurrent.futures
 import os
 import re
 import sqlite3
@@ -10,13 +11,20 @@ import stat
 import threading
 import time
 
+import numpy as np
 import pytest
+import tifffile
 from pwem.objects import SetOfParticles
+from pyworkflow.object import Float
+from pyworkflow.protocol import FunctionStep
+from pyworkflow.protocol.constants import STATUS_WAITING
 
-from cryolike_scipion.protocols import ProtCryolikeConvertParticles, gpu_pool
-from cryolike_scipion.protocols.batches import Batch, stored_batches
+from cryolike_scipion.convert.set_update import write_attribute
+from cryolike_scipion.protocols import ProtCryolikeConvertParticles, ProtCryolikeLikelihood, gpu_pool
+from cryolike_scipion.protocols.batches import Batch, file_identity, read_json, stored_batches, write_json
 from cryolike_scipion.protocols.gpu_pool import MASK, GpuPool, pool_of
-from cryolike_scipion.protocols.protocol_batches import progress_line
+from cryolike_scipion.protocols.likelihood_batches import ProtCryolikeLikelihoodBatches
+from cryolike_scipion.protocols.run_progress import progress_line
 
 from .scipion_project import ScipionProject, columns
 from .scipion_sets import make_particles, write_stack
@@ -181,10 +189,98 @@ def test_other_parameters_begin_anew_but_other_resources_do_not(project, source,
     protocol.binThreads.set(2)
     project.run(protocol, resume=True)
     assert len(starts(notes)) == 2
+    notes_of_results = [protocol._getExtraPath(name) for name in ("merged.json", "done.json")]
+    for path in notes_of_results:  # as a likelihood run has them, which may be one batch or several
+        write_json(path, {})
     protocol.resolution.set(9.0)
     again = project.run(protocol, resume=True)
     assert len(starts(notes)) == 4
     assert again.outputParticles.getSize() == 23
+    assert not any(map(os.path.exists, notes_of_results)), "what they name is forgotten with the batches"
+
+
+def test_an_output_that_other_parameters_made_does_not_outlive_a_stop(project, source, notes, tmp_path):
+    protocol = project.run(convert(project, source, particlesPerStep=12))
+    path = protocol._getExtraPath("run.json")
+    first = read_json(path)
+    (tmp_path / "stop").touch()
+    protocol.resolution.set(9.0)
+    assert project.run(protocol, resume=True).isFailed()
+    stopped = read_json(path)
+    assert stopped["key"] != first["key"] == stopped["output"] == first["output"]
+    (tmp_path / "stop").unlink()
+    assert project.run(protocol, resume=True).isFinished()
+    assert read_json(path) == dict.fromkeys(("key", "output"), stopped["key"])
+    # As if it had been killed when the batches were done, and the output was the old one still.
+    output, before = protocol.outputParticles.getFileName(), len(starts(notes))
+    hashes = columns(output)["_cryolike_coefficientsHash"]
+    write_attribute(output, "_cryolike_coefficientsHash", dict.fromkeys(columns(output)["id"], "old"))
+    write_json(path, stopped)
+    os.remove(protocol.getStepsFile())
+    assert project.run(protocol, resume=True).isFinished()
+    assert columns(output)["_cryolike_coefficientsHash"] == hashes
+    assert len(starts(notes)) == before
+
+
+def test_stacks_that_are_converted_are_not_taken_for_new_ones(project, notes, tmp_path):
+    tifffile.imwrite("images.tif", np.random.default_rng(1).normal(size=(12, 16, 16)).astype(np.float32))
+    make_particles("tiff.sqlite", [(os.path.abspath("images.tif"), 12)]).close()
+    tiff = project.import_set(os.path.abspath("tiff.sqlite"), 1.5)
+    (tmp_path / "stop").touch()
+    protocol = project.run(convert(project, tiff, particlesPerStep=4))
+    assert protocol.isFailed() and protocol.outputParticles.getSize() == 8
+    (tmp_path / "stop").unlink()
+    before = len(starts(notes))
+    again = project.run(protocol, resume=True)
+    assert again.isFinished(), project.log(again)
+    assert [re.search(r"batches/(\d+)", job).group(1) for _, _, _, job in starts(notes)[before:]] == ["000003"]
+
+
+def test_an_input_that_looks_unchanged_is_looked_at_after_a_while(project, source, monkeypatch):
+    protocol = convert(project, source)
+    finish, looks = FunctionStep(wait=True), []
+    finish.setStatus(STATUS_WAITING)
+    path = source.outputParticles.getFileName()
+    protocol._steps, protocol._finish, protocol._inserted, protocol._newSteps, protocol._left = [finish], 1, {}, False, 0
+    protocol._seen, protocol._lookedAt = [file_identity(path), file_identity(path + "-wal")], time.time()
+    monkeypatch.setattr(protocol, "_look", lambda particles, isOpen: looks.append(isOpen))
+    monkeypatch.setattr(protocol, "updateSteps", lambda: None)
+    protocol._stepsCheck()
+    assert looks == [] and finish.isWaiting()
+    protocol._lookedAt -= 60.0  # seconds
+    protocol._stepsCheck()
+    assert looks == [False] and not finish.isWaiting(), "it was closed"
+
+
+def test_progress_is_noted_by_steps_at_the_same_time(project, source):
+    protocol = convert(project, source)
+    os.makedirs(protocol._getExtraPath(), exist_ok=True)
+    protocol._appended, protocol._assigned, protocol._before, protocol._began = set(), {1, 2}, 0, time.time()
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        for noted in [threads.submit(protocol._noteProgress, isOpen=True) for _ in range(400)]:
+            noted.result()
+    assert read_json(protocol._getExtraPath("progress.json"))["known"] == 2
+
+
+def test_a_score_that_compares_with_the_whole_set_is_that_of_the_joint_result(project, notes):
+    scored = make_particles(
+        "scored.sqlite",
+        [("images.mrcs", 4)],
+        change=lambda particle, number: setattr(particle, "_cryolike_logRatioZ", Float(number % 2)),  # two batches
+    )
+    scored.close()
+    protocol = project.new(ProtCryolikeLikelihood)
+    os.makedirs(protocol._resultPath(""))
+    values = {40: 1.5, 10: -0.25, 30: float("nan"), 20: 0.125}
+    with open(protocol._resultPath("particles.star"), "w") as stream:
+        stream.write("data_particles\n\nloop_\n_cryolikeItemId #1\n_cryolikeLogRatioZ #2\n")
+        stream.writelines(f"{number} {value}\n" for number, value in values.items())
+    protocol.outputParticles, protocol._single, protocol._merging = scored, False, threading.Lock()
+    protocol._merge = lambda: None
+    ProtCryolikeLikelihoodBatches._conclude(protocol)
+    assert columns("scored.sqlite")["_cryolike_logRatioZ"] == [-0.25, 0.125, None, 1.5]
+    with pytest.raises(KeyError, match="no attribute _other"):
+        write_attribute("scored.sqlite", "_other", {})
 
 
 def test_images_that_changed_are_worked_on_again(project, source, notes):
