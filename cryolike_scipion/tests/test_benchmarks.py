@@ -232,3 +232,23 @@ def test_both_searches_ask_the_same_grid(bench, tmp_path):
     assert hierarchical.same_structure(found, exhaustive) == 1
     assert np.abs(found.log - exhaustive.log).max() < 0.1
     assert searches.reference_seconds() > 0
+
+
+# ---------------------------------------------------------------- calibration
+
+
+def test_small_sets_are_not_judged_and_large_ones_by_every_bound(bench):
+    calibration = bench("calibration")
+    from cryolike_scipion.engine.calibration import reliability
+
+    sure = np.full(10_000, 0.9)
+    fair, bold = reliability(sure, np.arange(10_000) % 10 > 0), reliability(sure, np.arange(10_000) % 10 > 1)
+
+    def case(count, structure=fair, region=fair):
+        return calibration.Case(0.1, 2, count, structure, bold, region)
+
+    assert case(9_999, bold, bold).verdict == case(300).verdict == "not judged"
+    assert (case(10_000).verdict, case(10_000, bold).verdict, case(10_000, region=bold).verdict) == ("holds", "fails", "fails")
+    lines = calibration.table([case(300), case(10_000, bold)]).splitlines()
+    assert lines[2].endswith("| not judged |") and lines[3].endswith("| fails |")
+    assert len({line.count("|") for line in lines}) == 1

@@ -57,8 +57,7 @@ def test_half_maps_from_our_poses_are_as_good_as_from_the_true_ones(bench, data,
 
 
 def test_refine_goes_on_from_our_classes(bench, data, out):
-    right_1, wrong_1, right_2, wrong_2 = bench.go_on(data, out)
-    assert right_1 < 0.8 * wrong_1 and right_2 < 0.8 * wrong_2
+    assert bench.learned_its_own(bench.go_on(data, out))
 
 
 def test_wrong_poses_do_not_pass(bench, data, out):
@@ -74,3 +73,13 @@ def test_wrong_poses_do_not_pass(bench, data, out):
     assert bench.resolution(frequency, correlation, 0.5) == pytest.approx(5.0)
     assert bench.resolution(frequency, correlation, 0.3) == pytest.approx(4.0)
     assert bench.resolution(frequency, np.ones(5)) == pytest.approx(2.5)
+
+
+def test_what_was_not_measured_or_does_not_hold_is_no_success(bench, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "missing_programs", lambda: ["relion_refine"])
+    for options, status in (([], 2), (["--skip-missing"], 0)):
+        monkeypatch.setattr(sys, "argv", ["relion.py", *options])
+        assert bench.main() == status
+        assert "not installed: relion_refine; nothing was measured" in capsys.readouterr().out
+    assert bench.learned_its_own([18.0, 36.0, 18.0, 36.0])
+    assert not bench.learned_its_own([18.0, 36.0, 36.0, 18.0]) and not bench.learned_its_own([35.0, 36.0, 18.0, 36.0])
