@@ -24,6 +24,7 @@ POSE_COLUMNS = ("rot", "tilt", "psi", "origin_x", "origin_y", "log_likelihood", 
 GAP_LIMIT = 50.0  # nat; where no second pose comes as near as this
 _SHARE = 0.995  # of the mass that is looked at pose by pose
 _ROWS, _POSES, _DISTINCT = 64, 384, 24  # at most: rows, poses of them, distinct poses
+_BLOCK = 1 << 16  # angles at a time
 _LIGHT = 1e-6  # of the heaviest pose: lighter ones are left out
 
 
@@ -92,15 +93,20 @@ def pose_confidence(rows: PoseRows, at: LastRows, group: str, near: PoseWindow, 
     origin = rows.origin[top][row]
     mates = symmetry.rotations(group)
     first = _distinct(rotation, origin, mates, near)
-    facing = np.stack([(at.at_zero[:, 2] @ (rotation[f] @ mates)[:, 2].T).max(axis=1, initial=-1.0) for f in first], axis=1)
-    tilted = np.arccos(np.clip(facing, -1, 1))
-    apart = np.hypot(*(rows.origin[:, None] - origin[first]).transpose(2, 0, 1))
-    reach = (tilted <= np.deg2rad(near.angle_deg)) & (apart <= near.shift * (1 + 1e-9))
-    turns = matrix_from_euler(0.0, 0.0, 360.0 * np.arange(weights.shape[1]) / weights.shape[1])
-    turned = turns[None] @ at.at_zero[top][:, None]
+    off = [np.subtract.outer(rows.origin[:, axis], origin[first][:, axis]) for axis in (0, 1)]
+    reach = off[0] ** 2 + off[1] ** 2 <= (near.shift * (1 + 1e-9)) ** 2
+    for j, one in enumerate(rotation[first]):
+        if j == 0:
+            tilted = _tilted(at.at_zero, one, mates)
+            reach[:, 0] &= tilted <= np.deg2rad(near.angle_deg)
+        else:
+            reach[reach[:, j], j] = _tilted(at.at_zero[reach[:, j]], one, mates) <= np.deg2rad(near.angle_deg)
+    heavy = np.flatnonzero((weights > _LIGHT * weights.max()).any(axis=0))  # in-plane angles that any row needs
+    turn = 2 * np.pi * heavy / weights.shape[1]
+    weights, turns = weights[:, heavy], np.stack([np.cos(turn), np.sin(turn), np.ones(len(turn))])
     others = np.setdiff1d(np.arange(len(share)), top)
-    mass = _masses(weights, turned, rotation[first], reach[top], share[others], reach[others], mates, near)
-    squares = float((weights * _angle(turned, rotation[0], mates) ** 2).sum()) + share[others] @ tilted[others, 0] ** 2
+    mass = _masses(weights, at.at_zero[top], turns, rotation[first], reach[top], share[others], reach[others], mates, near)
+    squares = _squares(weights, at.at_zero[top], turns, rotation[0], mates) + share[others] @ tilted[others] ** 2
     spread = float(np.rad2deg(np.sqrt(squares / max(weights.sum() + share[others].sum(), 1e-300))))
     values = logs[row, angle]
     gap = float(min(values[first[0]] - values[first[1]], GAP_LIMIT)) if len(first) > 1 else GAP_LIMIT
@@ -125,19 +131,39 @@ def _distinct(rotation, origin, mates, near: PoseWindow) -> NDArray[np.int64]:
     return np.array(first)
 
 
-def _masses(weights, turned, distinct, reach, share, others_reach, mates, near: PoseWindow) -> NDArray[np.float64]:
+def _tilted(at_zero, one, mates) -> NDArray[np.float64]:
+    """Angle (radian) of views [r] to that of a pose or the nearest of its symmetry mates."""
+    return np.arccos(np.clip(((one @ mates)[:, 2] @ at_zero[:, 2].T).max(axis=0, initial=-1.0), -1, 1))
+
+
+def _traces(at_zero, one, mates) -> NDArray[np.float64]:
+    """Coefficients [r, mates, 3] of cos, sin and 1 of the in-plane angle in the trace of Z(angle) A mateᵀ, for A [r, 3, 3]."""
+    to = one @ mates
+    x, y, z = to.transpose(1, 2, 0)
+    a, b, c = at_zero.transpose(1, 0, 2)
+    return np.stack([a @ x + b @ y, b @ x - a @ y, c @ z], axis=-1)
+
+
+def _masses(weights, at_zero, turns, distinct, reach, share, others_reach, mates, near: PoseWindow) -> NDArray[np.float64]:
     """Probability of what counts as each distinct pose, [d].
 
-    Rows that were looked at, with ``weights`` [r, g] of poses ``turned`` [r, g, 3, 3], count pose by pose; the others, of
-    which each has a ``share``, as those do on average whose views and origins are as near (``reach`` [r, d]).
+    Rows that were looked at, with ``weights`` [r, g] of poses ``at_zero`` [r, 3, 3] turned in the plane (``turns`` [3, g]: cos,
+    sin, 1), count pose by pose; the others, of which each has a ``share``, as those do on average whose views and origins are
+    as near (``reach`` [r, d]).
     """
+    least = 1 + 2 * np.cos(np.deg2rad(near.angle_deg))
     free, left = weights.copy(), share.copy()
     mass = np.zeros(len(distinct))
     for j, one in enumerate(distinct):
         rows = np.flatnonzero(reach[:, j])
         if not len(rows):
             continue
-        hit = _angle(turned[rows], one, mates) <= np.deg2rad(near.angle_deg)
+        traces = _traces(at_zero[rows], one, mates)
+        row, mate = np.nonzero(np.hypot(traces[..., 0], traces[..., 1]) + traces[..., 2] >= least)
+        hit = np.zeros((len(rows), weights.shape[1]), dtype=bool)
+        if len(row):
+            own, start = np.unique(row, return_index=True)
+            hit[own] = np.logical_or.reduceat(traces[row, mate] @ turns >= least, start, axis=0)
         taken = free[rows] * hit
         free[rows] -= taken
         within = float(weights[rows].sum())
@@ -147,8 +173,17 @@ def _masses(weights, turned, distinct, reach, share, others_reach, mates, near: 
     return mass
 
 
+def _squares(weights, at_zero, turns, one, mates) -> float:
+    """Sum of weighted squares of angles (radian) to a pose or the nearest of its mates; arguments as above."""
+    traces, total = _traces(at_zero, one, mates), 0.0
+    step = max(1, _BLOCK // (len(mates) * weights.shape[1]))
+    for start in range(0, len(weights), step):
+        best = (traces[start : start + step] @ turns).max(axis=1, initial=-1.0)
+        total += float((weights[start : start + step] * np.arccos(np.clip((best - 1) / 2, -1, 1)) ** 2).sum())
+    return total
+
+
 def _angle(rotations: np.ndarray, one: np.ndarray, mates: np.ndarray) -> NDArray[np.float64]:
-    """Angle (radian) of rotations [..., 3, 3] to another one or the nearest of its symmetry mates."""
-    trace = rotations.reshape(-1, 9) @ (one @ mates).reshape(len(mates), 9).T
-    angle = np.arccos(np.clip((trace.max(axis=1, initial=-1.0) - 1) / 2, -1, 1))
-    return angle.reshape(rotations.shape[:-2])
+    """Angle (radian) of rotations [r, 3, 3] to another one or the nearest of its symmetry mates."""
+    trace = (one @ mates).reshape(len(mates), 9) @ rotations.reshape(-1, 9).T
+    return np.arccos(np.clip((trace.max(axis=0, initial=-1.0) - 1) / 2, -1, 1))

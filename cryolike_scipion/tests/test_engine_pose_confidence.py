@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cryolike_scipion.engine import symmetry
 from cryolike_scipion.engine.best_poses import no_best_poses, poses_to_keep, put_best_poses
 from cryolike_scipion.engine.division import LastRows
 from cryolike_scipion.engine.likelihood_chunk import _store_confidence
@@ -14,7 +15,7 @@ from cryolike_scipion.engine.pose_mass import PoseWindow
 from cryolike_scipion.engine.pose_rows import PoseRows
 from cryolike_scipion.engine.pose_scores import PoseScores
 from cryolike_scipion.engine.refine import RefinedPoses
-from cryolike_scipion.engine.rotations import matrix_from_euler
+from cryolike_scipion.engine.rotations import distance_deg, matrix_from_euler
 
 TURNS = 72  # every 5°
 NEAR = PoseWindow(angle_deg=4.0, shift=1.0)
@@ -138,3 +139,16 @@ def test_kept_poses_fit_into_the_memory_of_the_run_and_go_to_their_particles():
         for i in range(min(room, 3)):
             assert np.array_equal(kept.values[1, 3:7, i].T, chunk[i, :, 1])
         assert np.isnan(kept.values[:, :, 3:]).all() and np.isnan(kept.values[:, [0, 1, 2, 7, 8]]).all()
+
+
+def test_masses_and_spread_are_those_of_every_pose_by_itself():
+    """A broad posterior under a structure of many mates, with its window's mass and angles by the definition."""
+    rng = np.random.default_rng(4)
+    tilts, logs = rng.uniform(0, 180, 12), rng.normal(size=(12, TURNS)) * 2
+    found = confidence(tilts, np.zeros((12, 2)), logs, "I", keep=1)
+    at_zero = matrix_from_euler(np.zeros(12), tilts, np.zeros(12))
+    every = matrix_from_euler(0.0, 0.0, 360.0 * np.arange(TURNS) / TURNS)[None] @ at_zero[:, None]
+    angle = distance_deg(every, matrix_from_euler(*found.poses[0, :3].astype(float)), symmetry.rotations("I"))
+    weight = np.exp(logs) / np.exp(logs).sum()
+    assert found.poses[0, 6] == pytest.approx(weight[angle <= NEAR.angle_deg].sum(), rel=1e-4)
+    assert found.spread_deg == pytest.approx(np.sqrt((weight * angle**2).sum()), rel=1e-4)
