@@ -71,7 +71,8 @@ class StackNames:
         if readable:
             link(path, name)
         else:
-            _convert(link_source(path, name), name)
+            if not _is_converted(path, name):
+                _convert(link_source(path, name), name)
             self.converted.append(path)
         return name
 
@@ -96,9 +97,22 @@ def _convert(source, name):
     os.replace(part, name)
 
 
+def _is_converted(source, name):
+    """Whether an earlier start has made the file `name` of `source` as it is now."""
+    beside = _beside(source, name)
+    if os.path.islink(name) or not (os.path.isfile(name) and os.path.exists(beside)):
+        return False
+    return os.path.samefile(beside, source) and os.stat(source).st_mtime_ns == os.stat(name).st_mtime_ns
+
+
+def _beside(source, name):
+    """Return the name of the link to `source` beside the file `name` that is made of it."""
+    return os.path.splitext(name)[0] + _SOURCE + os.path.splitext(source)[1].lower()
+
+
 def link_source(source, name):
     """Link `source` beside the file `name` that is made of it; return the link, which has a plain name."""
-    beside = os.path.splitext(name)[0] + _SOURCE + os.path.splitext(source)[1].lower()
+    beside = _beside(source, name)
     link(source, beside)
     return beside
 

@@ -184,6 +184,12 @@ def test_a_format_the_engine_does_not_read_is_converted_once_and_told(make, endi
     assert f"1 image stacks were converted to MRC (.{ending.lower()})." in input_notes(names, None)
     assert sorted(file for file in os.listdir("inputs") if "part" in file) == []
     assert file_identity(stack)[2] == file_identity(name)[2], "a run that is continued takes it for the same"
+    before = os.stat(stack).st_ino
+    again = StackNames("inputs")
+    assert [again("a.mrcs"), again(name)] == ["a.mrcs", stack] and os.stat(stack).st_ino == before, "and does not make it again"
+    os.utime(name, ns=(0, 10**18))
+    again = StackNames("inputs")
+    assert [again("a.mrcs"), again(name)] == ["a.mrcs", stack] and os.stat(stack).st_ino != before, "unless it has changed"
 
 
 def test_phase_shift_b_factor_and_micrograph():
