@@ -31,9 +31,10 @@ from .particle_files import cryosparc_array, write_cryosparc
 from .slurm import Slurm, wait_for
 from .small_sets import BOX, simulate, write_maps
 
-COUNT = 120
+COUNT = 105  # while particles come, less than 50 would wait for more
+FEW = 48  # of them where they are all there
 PIXEL = 4.0
-SETTINGS = [f"pixel={PIXEL}", "resolution=14", "mask=92", "threads=1"]
+SETTINGS = [f"pixel={PIXEL}", "resolution=20", "mask=92", "threads=1"]
 HOSTS = Path(cryolike_scipion.__file__).parent / "templates" / "hosts.slurm.conf"
 LONGEST = 400.0  # seconds, for one command on a busy machine
 
@@ -45,6 +46,8 @@ def data(tmp_path_factory):
     (folder / "maps").mkdir()
     maps = write_maps(folder / "maps")
     simulate(folder, maps, count=COUNT)
+    head, rows = divided(folder / "particles.star")
+    (folder / "few.star").write_text("".join(head + rows[:FEW]))
     return folder
 
 
@@ -135,22 +138,28 @@ def node(project, kind):
     return folder
 
 
-def check_result(project, data, count=COUNT, structures=2):
+def check_result(project, data, count=FEW, structures=2):
     """What a run must have in the end, and that it is right: report, STAR file, matrices, Scipion's sets."""
     run = node(project, "Likelihood")
     result = run / "extra" / "result"
     assert (result / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     with sqlite3.connect(str(run / "particles.sqlite")) as database:
         ids = [row[0] for row in database.execute("select id from Objects")]
+        column = "select column_name from Classes where label_property = '_cryolike_logRatioZ'"
+        (column,) = database.execute(column).fetchone()
+        scores = dict(database.execute(f"select id, {column} from Objects"))
         state = database.execute("select value from Properties where key = '_streamState'").fetchone()
     assert sorted(ids) == list(range(1, count + 1)), "no particle is lost or twice"
     assert state == ("2",), "the output is closed"
     assert (run / "classes3D.sqlite").exists()
     columns = read_columns(
-        str(result / "particles.star"), "particles", ["cryolikeItemId", "rlnClassNumber", "rlnImageName", "cryolikeStatus"]
+        str(result / "particles.star"),
+        "particles",
+        ["cryolikeItemId", "rlnClassNumber", "rlnImageName", "cryolikeStatus", "cryolikeLogRatioZ"],
     )
     assert sorted(map(int, columns["cryolikeItemId"])) == sorted(ids)
     assert set(columns["cryolikeStatus"]) == {"ok"}
+    assert [scores[int(item)] for item in columns["cryolikeItemId"]] == [float(z) for z in columns["cryolikeLogRatioZ"]]
     assert len(set(columns["rlnImageName"])) == count
     assert load_results(result).integrated.shape == (structures, count)
     assert np.load(result / "matrix.npy").shape == (structures, count)
@@ -181,7 +190,7 @@ def engine_starts(run):
 
 
 def test_relion_particles_each_node_a_job_one_of_which_dies(data, slurm):
-    command = ["cryolike-relion-maps", "facility_relion", f"particles={data}/particles.star", f"maps={data}/maps", *SETTINGS]
+    command = ["cryolike-relion-maps", "facility_relion", f"particles={data}/few.star", f"maps={data}/maps", *SETTINGS]
     command += ["--queue", "main", "--queue-param", "JOB_MEMORY=1"]
     environ = {"SCIPION_HOSTS": str(HOSTS), "SLURM_CONF": str(slurm.config)}
     first = Command(*command, **environ)
@@ -200,7 +209,7 @@ def test_relion_particles_each_node_a_job_one_of_which_dies(data, slurm):
 def test_cryosparc_particles_each_step_a_job_one_of_which_is_cancelled(data, slurm):
     cryosparc_set(data)
     command = ["cryolike-cryosparc-maps", "facility_cryosparc", f"particles={data}/J7_particles.cs", f"maps={data}/maps"]
-    command += [*SETTINGS, "batch=60", "--queue", "main", "--queue-steps", "--queue-param", "JOB_MEMORY=1"]
+    command += [*SETTINGS, f"batch={FEW // 2}", "--queue", "main", "--queue-steps", "--queue-param", "JOB_MEMORY=1"]
     environ = {"SCIPION_HOSTS": str(HOSTS), "SLURM_CONF": str(slurm.config)}
     first = Command(*command, **environ)
     runs = project_folder("facility_cryosparc")
@@ -215,13 +224,13 @@ def test_cryosparc_particles_each_step_a_job_one_of_which_is_cancelled(data, slu
     starts = engine_starts(node("facility_cryosparc", "Likelihood"))
     assert sorted(starts) == ["000001", "000002"]
     assert starts["000001"] == 1 and sum(starts.values()) <= 3, "what was done is not repeated"
-    row = engine_inspect(node("facility_cryosparc", "Likelihood"), 110)
+    row = engine_inspect(node("facility_cryosparc", "Likelihood"), 40)
     assert row["image"].shape == (BOX, BOX)
 
 
 def test_an_ensemble_of_atomic_structures_steps_at_the_same_time(tmp_path):
     folder = tmp_path / "ensemble"
-    engine.run("simulate", count=COUNT, box=24, pixel=8.0, snr=1.0, out=str(folder))
+    engine.run("simulate", count=FEW, box=24, pixel=8.0, snr=1.0, out=str(folder))
     Command(
         "cryolike-ensemble",
         "facility_ensemble",
@@ -231,7 +240,7 @@ def test_an_ensemble_of_atomic_structures_steps_at_the_same_time(tmp_path):
         "mask=185",
         "threads=1",
         "steps=3",
-        "batch=40",
+        f"batch={FEW // 3}",
     ).succeeds()
     run = node("facility_ensemble", "Likelihood")
     check_result("facility_ensemble", folder)
@@ -243,9 +252,7 @@ def test_an_ensemble_of_atomic_structures_steps_at_the_same_time(tmp_path):
 
 
 def test_particles_that_come_with_a_stop_on_the_way(data, tmp_path):
-    lines = (data / "particles.star").read_text().splitlines(keepends=True)
-    first = next(i for i, line in enumerate(lines) if "@" in line)
-    head, rows = lines[:first], [line for line in lines[first:] if "@" in line]
+    head, rows = divided(data / "particles.star")
     os.symlink(str(data / "particles.mrcs"), str(tmp_path / "particles.mrcs"))
 
     def arrive(name, some):
@@ -254,27 +261,27 @@ def test_particles_that_come_with_a_stop_on_the_way(data, tmp_path):
 
     command = ["cryolike-streaming", "facility_streaming", f"particles={tmp_path}/*.star", f"stop={tmp_path}/stop"]
     command += ["complete=0.5", "pilot=15", f"maps={data}/maps", *SETTINGS]
-    arrive("part1", rows[:60])
+    arrive("part1", rows[:52])
     started = Command(*command)
     runs = project_folder("facility_streaming")
     try:
-        started.shows(lambda: scored(runs) == 60, "the first particles")
+        started.shows(lambda: scored(runs) == 52, "the first particles")
         started.shows(lambda: glob.glob(f"{runs}/Runs/*Likelihood/extra/result/report.html"), "the report")
         run = node("facility_streaming", "Likelihood")
-        assert load_results(run / "extra" / "result").integrated.shape == (2, 60), "the report is current"
+        assert load_results(run / "extra" / "result").integrated.shape == (2, 52), "the report is current"
         # The node is stopped as the window's button does it, while the import and the conversion go on.
         stop_node("facility_streaming", "Likelihood")
-        arrive("part2", rows[60:115])
-        started.shows(lambda: converted(runs) == 115, "the conversion")
-        assert scored(runs) == 60
+        arrive("part2", rows[52:103])
+        started.shows(lambda: converted(runs) == 103, "the conversion")
+        assert scored(runs) == 52
     finally:
         (tmp_path / "stop").touch()
-        arrive("part3", rows[115:])
+        arrive("part3", rows[103:])
         started.end()
     assert "likelihood: aborted" in started.said
     done = (run / "extra/batches/000001/result/scores.h5").stat().st_mtime_ns
     Command(*command).succeeds()
-    check_result("facility_streaming", data)
+    check_result("facility_streaming", data, COUNT)
     assert (run / "extra/batches/000001/result/scores.h5").stat().st_mtime_ns == done, "nothing is repeated"
     assert set(engine_starts(run).values()) == {1}
     assert json.loads((run / "extra/progress.json").read_text())["done"] == COUNT
@@ -293,22 +300,29 @@ def test_a_wrong_word_is_told_in_one_line(data):
 # ---------------------------------------------------------------- helpers
 
 
+def divided(star):
+    """Return the lines of a STAR file before its images, and those of the images."""
+    lines = star.read_text().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if "@" in line)
+    return lines[:first], [line for line in lines[first:] if "@" in line]
+
+
 def cryosparc_set(folder):
     """Write the particles as cryoSPARC's job would, dark on bright, beside the others' images."""
-    star = read_particles(folder / "particles.star")
+    star = read_particles(folder / "few.star")
     write_cryosparc(
         folder / "J7_particles.cs",
         cryosparc_array(
-            COUNT,
-            blob__path=np.full(COUNT, str(folder / "particles.mrcs").encode()),
+            FEW,
+            blob__path=np.full(FEW, str(folder / "particles.mrcs").encode()),
             blob__idx=star.frame.astype(np.uint32),
-            blob__shape=np.full((COUNT, 2), BOX, np.uint32),
-            blob__psize_A=np.full(COUNT, PIXEL, np.float32),
-            blob__sign=np.ones(COUNT, np.float32),
+            blob__shape=np.full((FEW, 2), BOX, np.uint32),
+            blob__psize_A=np.full(FEW, PIXEL, np.float32),
+            blob__sign=np.ones(FEW, np.float32),
             ctf__df1_A=star.defocus_u.astype(np.float32),
             ctf__df2_A=star.defocus_v.astype(np.float32),
             ctf__df_angle_rad=np.deg2rad(star.defocus_angle_deg).astype(np.float32),
-            ctf__phase_shift_rad=np.zeros(COUNT, np.float32),
+            ctf__phase_shift_rad=np.zeros(FEW, np.float32),
         ),
     )
 
