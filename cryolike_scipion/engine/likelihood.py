@@ -25,6 +25,7 @@ from scipy.special import gammaln, log_ndtr, stdtr
 from torch import Tensor
 
 __all__ = [
+    "LEAST_REST",
     "Evidence",
     "ScalePrior",
     "degrees_of_freedom",
@@ -32,6 +33,8 @@ __all__ = [
     "null_log_density",
 ]
 
+# Least Q/c: what an image has beside the template cannot be less, but by rounding, and noise that is all but none says too much.
+LEAST_REST = 1e-6
 FREE = "free"
 LEARNED = "learned"
 
@@ -132,7 +135,7 @@ class Evidence:
 
     def _either_sign(self, b: Tensor) -> tuple[Tensor, Tensor]:
         """ln(evidence/null) for alpha of either sign, and the posterior mean of alpha over its width."""
-        u = ((self.curve * b + self.slope) * b + self.base).clamp_min_(-1 + 1e-6)
+        u = ((self.curve * b + self.slope) * b + self.base).clamp_min_(LEAST_REST - 1)
         t = (self.scale_gain * b + self.scale_shift) * self.inverse_width * torch.rsqrt(1 + u)
         return self.constant - self.half_dof * torch.log1p(u), t
 
@@ -155,13 +158,14 @@ def log_evidence(a, b, c, n, prior: ScalePrior) -> np.ndarray:
     """
     a, b, c, n = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (a, b, c, n)))
     if prior.flat:
-        u = -(b**2) / (a * c)
+        u = np.maximum(-(b**2) / (a * c), LEAST_REST - 1)
         value = -0.5 * np.log(a) - (n - 2) / 2 * np.log1p(u)
         t = b / a / np.sqrt((1 + u) * c / ((n - 2) * a))
         return value + np.log(np.maximum(stdtr(n - 2, t), 1e-300))
     inverse_variance = 1.0 / prior.tau**2
     total = a + inverse_variance
     u = (-2 * prior.mu * b * inverse_variance + prior.mu**2 * a * inverse_variance - b**2) / (total * c)
+    u = np.maximum(u, LEAST_REST - 1)
     value = -(n - 1) / 2 * np.log1p(u) - 0.5 * np.log1p(prior.tau**2 * a)
     mean = (b + prior.mu * inverse_variance) / total
     t = mean / np.sqrt((1 + u) * c / ((n - 1) * total))

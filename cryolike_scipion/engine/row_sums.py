@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .likelihood import Evidence
+from .likelihood import LEAST_REST, Evidence
 
 __all__ = ["SURE", "RowSums", "pick_rows", "sampling_interval", "sum_rows"]
 
@@ -155,4 +155,4 @@ def _logs_relative(b: Tensor, evidence: Evidence, reference: Tensor) -> Tensor:
     if float((evidence.half_dof * bound**4 / 4).amax()) < _SERIES_ERROR:
         # ln(1 + u) to the third order
         return (u / 3).sub_(0.5).mul_(u).add_(1.0).mul_(u).mul_(-evidence.half_dof).add_(level)
-    return torch.log1p(u.clamp_min_(-1 + 1e-6)).mul_(-evidence.half_dof).add_(level)
+    return torch.log1p(u.clamp_min_(LEAST_REST - 1)).mul_(-evidence.half_dof).add_(level)

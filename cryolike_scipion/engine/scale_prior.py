@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .likelihood import ScalePrior, log_evidence
+from .likelihood import LEAST_REST, ScalePrior, log_evidence
 from .pose_search import PoseSamples
 
 __all__ = ["PilotImage", "ScaleFit", "learn_scale"]
@@ -89,7 +89,7 @@ class _Packed:
         inverse = 1 / prior.tau**2
         precision = self.a + inverse
         mean = (self.b + prior.mu * inverse) / precision
-        q = self.c + prior.mu**2 * inverse - precision * mean**2
+        q = np.maximum(self.c + prior.mu**2 * inverse - precision * mean**2, LEAST_REST * self.c)
         noise = (self.n - 1) / q
         return (
             float(particle),

@@ -90,6 +90,19 @@ def test_noise_of_images_cancels_from_the_width():
     assert learn_scale(_pilot(5, 150, 10.0, 2.0, noise=1.0), START).prior.tau == pytest.approx(2.0, rel=0.25)
 
 
+def test_images_all_but_free_of_noise_have_a_scale():
+    """Products may exceed Cauchy and Schwarz's bound by what the quadrature leaves over: 0.1 % here."""
+    rng = np.random.default_rng(7)
+    images = []
+    for alpha in rng.normal(10.0, 0.5, 20):
+        power = rng.uniform(0.6, 1.4, POSES)
+        sample = PoseSamples(np.full(POSES, -np.log(POSES)), power, alpha * power * 1.001)
+        images.append(PilotImage(alpha**2 * power.mean(), 30, [sample]))
+    assert (images[0].samples[0].product ** 2 > images[0].samples[0].power * images[0].image_power).any()
+    fit = learn_scale(images, START)
+    assert abs(fit.prior.mu - 10.0) < 0.6 and np.isfinite(fit.prior.tau) and fit.prior.tau > 0
+
+
 def test_few_images_keep_the_prior_of_the_start():
     few = _pilot(6, 7, 10.0, 2.0)
     assert learn_scale(few, START).prior == START and learn_scale(few, START).images == 7
