@@ -33,7 +33,7 @@ __all__ = [
     "null_log_density",
 ]
 
-# Least Q/c: what an image has beside the template cannot be less, but by rounding, and noise that is all but none says too much.
+# Least Q/c: noise can be no less, but by rounding.
 LEAST_REST = 1e-6
 FREE = "free"
 LEARNED = "learned"
