@@ -18,7 +18,7 @@ COUNT = 12
 CONVERTED = {"mask_diameter": 80.0, "resolution": 10.0}
 # Structures without detail finer than that: their band-limited projections end within the window.
 SMOOTH = {"radius": 12.0, "sigma": 6.0}
-QUICK = {"angular_step": 25.0, "max_shift": 6.0}
+QUICK = {"angular_step": 25.0, "max_shift": 6.0, "search": "exhaustive"}
 # Coefficients are on another grid than images converted for the search alone, both to 1e-5.
 NAT, CC = 0.02, 1e-3
 
