@@ -48,7 +48,7 @@ calibration: environment
 	$(BIN)/python benchmarks/calibration.py --out calibration_output $(CALIBRATION)
 
 proof: environment
-	$(BIN)/python benchmarks/relion.py --count 2000 --box 64 --resolution 8 --relion-count 500
+	$(BIN)/python benchmarks/beside_relion.py --count 2000 --box 64 --resolution 8 --relion-count 500
 
 screenshots: environment
 	OMP_NUM_THREADS=1 $(BIN)/python tools/screenshots.py

@@ -49,7 +49,7 @@ SECTIONS = (
     ),
     Section("Start-up", "startup.py", ("--boxes 32 64 128 --repeats 3",)),
     Section("On a GPU", "gpu.py"),
-    Section("Beside RELION", "relion.py", ("--count 2000 --box 64 --resolution 8 --relion-count 500",)),
+    Section("Beside RELION", "beside_relion.py", ("--count 2000 --box 64 --resolution 8 --relion-count 500",)),
 )
 
 

@@ -23,7 +23,7 @@ def bench():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
         before = set(sys.modules)
-        yield importlib.import_module("relion")
+        yield importlib.import_module("beside_relion")
         for name in set(sys.modules) - before:
             if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
                 del sys.modules[name]
@@ -78,7 +78,7 @@ def test_wrong_poses_do_not_pass(bench, data, out):
 def test_what_was_not_measured_or_does_not_hold_is_no_success(bench, monkeypatch, capsys):
     monkeypatch.setattr(bench, "missing_programs", lambda: ["relion_refine"])
     for options, status in (([], 2), (["--skip-missing"], 0)):
-        monkeypatch.setattr(sys, "argv", ["relion.py", *options])
+        monkeypatch.setattr(sys, "argv", ["beside_relion.py", *options])
         assert bench.main() == status
         assert "not installed: relion_refine; nothing was measured" in capsys.readouterr().out
     assert bench.learned_its_own([18.0, 36.0, 18.0, 36.0])
