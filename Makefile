@@ -38,6 +38,7 @@ test: environment
 
 lint: environment
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy cryolike_scipion/engine cryolike_scipion/convert cryolike_scipion/parameters.py cryolike_scipion/cli.py
 
 bench: environment
@@ -48,7 +49,7 @@ calibration: environment
 	$(BIN)/python benchmarks/calibration.py --out calibration_output $(CALIBRATION)
 
 proof: environment
-	$(BIN)/python benchmarks/beside_relion.py --count 2000 --box 64 --resolution 8 --relion-count 500
+	$(BIN)/python benchmarks/beside_relion.py --count 2000 --box 64 --resolution 8
 
 screenshots: environment
 	OMP_NUM_THREADS=1 $(BIN)/python tools/screenshots.py

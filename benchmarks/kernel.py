@@ -21,7 +21,7 @@ from cryolike_scipion import __version__
 from cryolike_scipion.engine.allocator import keep_freed_memory
 from cryolike_scipion.engine.compute import use_threads
 from cryolike_scipion.engine.correlation import correlate, shift_factors, shifted_rows
-from cryolike_scipion.engine.exhaustive import search_grid
+from cryolike_scipion.engine.exhaustive import BlockSizes, search_grid
 from cryolike_scipion.engine.image_prep import ImageSettings
 from cryolike_scipion.engine.likelihood import ScalePrior
 from cryolike_scipion.engine.polar_grid import PolarGrid, choose_grid, gauss_radial_rule, inplane_count
@@ -128,7 +128,7 @@ def time_ours(case: Case, repeats: int) -> tuple[float, PolarGrid, int]:
     grid, bank = case.grid(), case.bank()
     templates, images = bank.templates(case.views), case.polar(grid)
     n_inplane = inplane_count(bank.basis.n_orders - 1)
-    per_part = max(1, min(64, 112 // len(case.shifts)))
+    per_part = BlockSizes().fit(len(case.shifts), n_inplane)[0]
     noise = float((images.projected_power / images.dof).mean().sqrt())
     prior = ScalePrior(case.signal, 0.1 * case.signal / noise)  # as a run learns it: 10 % from particle to particle
     parts = [slice(start, start + per_part) for start in range(0, len(images), per_part)]

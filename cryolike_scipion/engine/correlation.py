@@ -145,8 +145,8 @@ def correlate(images: Tensor, templates: Tensor, basis: RadialBasis, n_inplane: 
 
 def correlate_parts(images: Tensor, templates: Tensor, basis: RadialBasis, n_inplane: int) -> Iterator[tuple[slice, Tensor]]:
     """The same for consecutive views, as few at a time as the cache holds: which, and b [r, their number, n_inplane]."""
-    rows, at_once = len(images), _views_at_once(len(images), basis.n_orders)
-    views = min(at_once, len(templates))
+    rows = len(images)
+    views = min(_views_at_once(rows, basis.n_orders), len(templates))
     products = images.new_empty(basis.n_orders, rows * views)
     spectrum = images.new_empty(rows * views, n_inplane // 2 + 1)
     spectrum[:, basis.n_orders :] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ _POSES_AT_ONCE = 1_600_000  # rows times in-plane angles that are summed togethe
 _BLOCK_COST, _ANGLE_COST = 4e5, 10.0
 
 Allowed = Callable[[int, np.ndarray], np.ndarray]
+Rows = tuple[Tensor, np.ndarray, np.ndarray]  # inner products [r, g], origins and views [r]
 # Inner products [n, g]; which of the rows were asked for, int64 [r], None: all; their origins and views [r].
 Products = tuple[Tensor, "np.ndarray | None", np.ndarray, np.ndarray]
 
@@ -93,10 +95,10 @@ class MovedImages:
         missing = np.zeros(len(self.origins), dtype=bool)
         missing[origin] = True
         missing &= ~self._made[image]
-        for part in np.split(np.flatnonzero(missing), range(_MOVED_AT_ONCE, int(missing.sum()), _MOVED_AT_ONCE)):
-            if len(part):
-                matched = self.images.matched[image : image + 1]
-                self._rows[image, torch.from_numpy(part)] = shifted_rows(matched, self._factors(part), self.band.basis)
+        places, matched = np.flatnonzero(missing), self.images.matched[image : image + 1]
+        for start in range(0, len(places), _MOVED_AT_ONCE):
+            part = places[start : start + _MOVED_AT_ONCE]
+            self._rows[image, torch.from_numpy(part)] = shifted_rows(matched, self._factors(part), self.band.basis)
         self._made[image] |= missing
 
     def rows(self, image: int, origin: np.ndarray) -> Tensor:
@@ -137,7 +139,11 @@ class RowScorer:
         self.images, self.moved, self.band, self.templates, self.prior = images, moved, band, templates, prior
         self.n_inplane, self.allowed = n_inplane, allowed
         self._terms = TemplateTerms.of(images, templates, exact=False)
-        self._astigmatic = astigmatic(images, templates)
+
+    @cached_property
+    def _astigmatic(self) -> bool:
+        """Coarse levels, which ask for peaks alone, need not know."""
+        return astigmatic(self.images, self.templates)
 
     def peaks(self, image: int, origin: np.ndarray, view: np.ndarray) -> Peaks:
         """Best poses of rows (origin[r], view[r]) of an image, <T,T> averaged over in-plane angles; in another order.
@@ -148,8 +154,9 @@ class RowScorer:
         origin, view : int64 [r]
             Indices of the moved images' origins and of the templates.
         """
-        found = [(b.amax(dim=1, keepdim=True), asked, o, v) for b, asked, o, v in self._products(image, origin, view)]
-        highest, origins, views = _one(found)
+        found = self._products(image, origin, view)
+        rows = [(_asked(b.amax(dim=1, keepdim=True), asked), o, v) for b, asked, o, v in found]
+        highest, origins, views = _joined_rows(rows)
         known = self._evidence(image, views, exact=False)
         return self._peaks(known.effective(highest), known, origins, views)
 
@@ -241,24 +248,27 @@ class RowScorer:
         return known.take((0, torch.from_numpy(place).to(index.device)))
 
 
-def _together(parts: Iterable[Products]) -> Iterator[tuple[Tensor, np.ndarray, np.ndarray]]:
+def _together(parts: Iterable[Products]) -> Iterator[Rows]:
     """The rows asked for of parts, joined until they are as many poses as should be worked on at a time."""
-    found: list[Products] = []
+    found: list[Rows] = []
     poses = 0
-    for part in parts:
-        found.append(part)
-        poses += part[0].shape[1] * len(part[2])
+    for b, asked, origin, view in parts:
+        found.append((_asked(b, asked), origin, view))
+        poses += found[-1][0].numel()
         if poses > _POSES_AT_ONCE:
-            yield _one(found)
+            yield _joined_rows(found)
             found, poses = [], 0
     if found:
-        yield _one(found)
+        yield _joined_rows(found)
 
 
-def _one(parts: list[Products]) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Rows asked for, their origins and views."""
-    b = torch.cat([b if asked is None else b[torch.from_numpy(asked).to(b.device)] for b, asked, _, _ in parts])
-    return b, np.concatenate([origin for _, _, origin, _ in parts]), np.concatenate([view for *_, view in parts])
+def _asked(rows: Tensor, asked: np.ndarray | None) -> Tensor:
+    """The rows that were asked for; None: all."""
+    return rows if asked is None else rows[torch.from_numpy(asked).to(rows.device)]
+
+
+def _joined_rows(parts: list[Rows]) -> Rows:
+    return torch.cat([b for b, _, _ in parts]), *(np.concatenate([part[n] for part in parts]) for n in (1, 2))
 
 
 def _joined(found: list, names: tuple[str, ...]) -> list[np.ndarray]:

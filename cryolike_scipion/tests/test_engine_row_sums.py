@@ -42,7 +42,6 @@ def test_sums_are_those_of_single_poses(prior, centre):
     assert ((sums.first_moment / sums.mass) - (direct * single).sum(dim=1) / direct.sum(dim=1)).abs().max() < 0.05
 
 
-
 def test_angles_that_are_not_allowed_are_left_out():
     prior, rng = ScalePrior(0.0, 20.0), np.random.default_rng(5)
     b = torch.tensor(40.0 + 10.0 * rng.normal(size=(5, 48)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 OTHER_PLUGINS = Path(os.environ.get("CRYOLIKE_OTHER_PLUGINS", Path(sys.prefix) / "other-plugins"))
-SCRIPT = '''
+SCRIPT = """
 import os, sys
 sys.path.append({plugins!r})
 from cryolike_scipion.tests import conftest  # the Scipion environment
@@ -50,7 +50,7 @@ assert len(table("plain.star", "optics")["rlnVoltage"]) == 1
 write_particles(particles, "whole.star", StackNames("b"), original=OriginalStar(star, PROVIDED))
 check_engine_input(before, table("whole.star"), table(star, "optics"), table("whole.star", "optics"))
 print("all is there")
-'''
+"""
 READERS = {
     "cryosparc2": """
 from cryosparc2.convert import readSetOfParticles
