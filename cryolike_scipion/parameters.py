@@ -242,9 +242,14 @@ _IMAGES = (
         help="Keep the grey values as they are, in place of mean 0 and variance 1 in the background."),
 )
 _MASK_DIAMETER = Parameter(
-    "mask_diameter", "float", unit="Å", metavar="A", above=0,
+    "mask_diameter", "float", unit="Å", metavar="A", minimum=0,
     help="Diameter of a soft circular mask on the particles. A larger mask keeps more of the surroundings, "
          "noise included. Default: no mask.")
+_STRUCTURE_MASK = Parameter(
+    "mask_diameter", "float", unit="Å", metavar="A", minimum=0,
+    help="Diameter of a soft circular mask on the particles. A larger mask keeps more of the surroundings, noise "
+         "included; 0 is no mask. Default: the structures' diameter, with the range of shifts and what the CTF spreads "
+         "at 2.5 µm of defocus on either side; no mask where the box has no room for that.")
 _BAD_IMAGES = Parameter(
     "bad_images", "choice", default="stop", choices=("stop", "flag"),
     help="What to do with an image that is missing, constant or holds NaN: stop with its file and row, or "
@@ -360,7 +365,7 @@ _LIKELIHOOD = (
         "local_range", "float", default=15.0, unit="degree", metavar="DEG", above=0,
         help="For the local search: how far from the input pose directions and in-plane angles are tried. A "
              "larger range takes longer and forgives worse input poses."),
-    _RESOLUTION, _MASK_DIAMETER, *_IMAGES,
+    _RESOLUTION, _STRUCTURE_MASK, *_IMAGES,
     Parameter(
         "noise", "choice", default="white", choices=("white",), expert=True,
         help="Noise model: white, with unknown variance for each particle."),

@@ -41,6 +41,12 @@ class RunScores:
         except (OSError, KeyError) as error:
             raise ResultError(f"{self._path()}: the scores cannot be read ({error})") from None
 
+    def compared(self):
+        """Return resolution limit and mask diameter (Å; None: no mask) with which images and templates were compared."""
+        with h5py.File(self._path(), "r") as file:
+            polar = json.loads(file.attrs["parameters"])["polar"]
+        return 1 / polar["k_max"], polar["images"]["mask_diameter"]
+
     def _path(self):
         return os.path.join(self.folder, OUTPUT_SCORES)
 

@@ -18,7 +18,7 @@ from .ctf import ctf
 from .division import Division
 from .errors import InputError
 from .fingerprint import file_sha256, fingerprint
-from .image_prep import ImageSettings
+from .image_choice import choose_images
 from .levels import Level, build_levels, coarse_bands, single_level
 from .mask_power import kept_power
 from .particles import Particles, read_particles
@@ -36,14 +36,12 @@ from .template_bank import BASIS_ACCURACY, TemplateBank, common_basis, order_cou
 from .template_power import PowerRule, ctf_arguments, power_rule
 from .views import ViewTable, first_step_deg, healpix_views
 
-__all__ = ["Setup", "image_settings", "parse_rows", "prepare_run"]
+__all__ = ["Setup", "parse_rows", "prepare_run"]
 
 logger = logging.getLogger(__name__)
 
 _SOFT_VOXELS = 2.0
 _SHIFT_STEPS = 2  # at least so many from the centre to the edge: the cells would not cover the disc
-# Where none of these is asked for, converted particles are compared as they were converted.
-_PREPARATION = ("mask_diameter", "invert", "background_diameter", "no_normalise")
 _SCALE_VIEWS = 200
 _GENERIC = (11.3, 27.7, 41.9)  # degrees: views turned by it lie on no axis
 # Maps of one reconstruction, or models of one complex, differ less in power than this; maps of different origin, more.
@@ -146,18 +144,6 @@ def parse_rows(text: str | None, count: int) -> np.ndarray:
     return np.arange(begin - 1, min(end, count))
 
 
-def image_settings(parameters: dict[str, Any], pixel_size: float) -> ImageSettings:
-    """Image preparation of a run; the mask's edge is 5 % of its diameter, at least three pixels."""
-    diameter = parameters["mask_diameter"]
-    return ImageSettings(
-        invert=parameters["invert"],
-        normalise=not parameters["no_normalise"],
-        background_diameter=parameters["background_diameter"],
-        mask_diameter=diameter,
-        mask_edge=0.0 if diameter is None else max(0.05 * diameter, 3 * pixel_size),
-    )
-
-
 def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     """Read the tables and structures and decide the grids.
 
@@ -194,10 +180,9 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     radius = max(s.radius for s in structures)
     box = max(group.box * group.pixel_size for group in particles.optics)
     shifts = _shifts(parameters, box, max(coarsest, 0.5 / k_max))
-    images = image_settings(parameters, coarsest)
-    if stored is not None and not any(parameters[name] for name in _PREPARATION):
-        images = stored.images
-    settings = _settings(parameters, particles, stored, k_max, radius, shifts, images, coarsest)
+    margin = _margin(particles) if search in ("local", "fixed") else 0.0
+    images = choose_images(parameters, stored, radius, shifts.reach + margin, k_max, particles.optics)
+    settings = _settings(parameters, stored, k_max, radius, shifts, margin, images, coarsest)
     arguments = ctf_arguments(particles, np.arange(len(particles)))
     tables = [_views(parameters, s, stored_views, k_max) for s, stored_views in zip(structures, ready)]
     if search == "local":  # an input pose may be any of its symmetry mates
@@ -302,12 +287,13 @@ def _shifts(parameters, box: float, step: float) -> ShiftGrid:
     return grid_by_radius(reach, min(parameters["shift_step"] or min(step, reach / _SHIFT_STEPS), reach))
 
 
-def _settings(parameters, particles, stored: PolarSettings | None, k_max, radius, shifts, images, pixel_size) -> PolarSettings:
+def _margin(particles: Particles) -> float:
+    """Farthest input origin (Å): shifts of a local search are about these."""
+    return float(np.hypot(particles.origin_x, particles.origin_y).max(initial=0.0))
+
+
+def _settings(parameters, stored: PolarSettings | None, k_max, radius, shifts, margin, images, pixel_size) -> PolarSettings:
     """Grid and window; those of coefficients that the particles have, where they serve."""
-    margin = 0.0
-    if parameters["search"] in ("local", "fixed"):
-        # Local shifts are about the input origins, which themselves may be far out.
-        margin = float(np.hypot(particles.origin_x, particles.origin_y).max(initial=0.0))
     reach = shifts.reach + max(shifts.step) / 2 + margin
     if stored is not None:
         if stored.serves(k_max, radius, reach, images, parameters["precision"]):

@@ -14,8 +14,8 @@ from .allocator import keep_freed_memory
 from .coefficient_store import stored_hashes, write_coefficients
 from .conversion import convert
 from .errors import InputError
+from .image_choice import image_settings
 from .image_stacks import OK, STATUS_NAMES
-from .likelihood_setup import image_settings
 from .own_output import refuse_overwriting
 from .particle_star import write_particles
 from .particles import Particles, read_particles
@@ -123,9 +123,10 @@ def _settings(particles: Particles, parameters: dict[str, Any]) -> PolarSettings
     if parameters["resolution"] is not None:
         k_max = min(k_max, 1 / parameters["resolution"])
     width = max(group.box * group.pixel_size for group in particles.optics)
-    radius = width / 2 if parameters["mask_diameter"] is None else parameters["mask_diameter"] / 2
+    diameter = parameters["mask_diameter"] or None
+    radius = (diameter or width) / 2
     reach = _SHIFT_FRACTION * width + max(coarsest, 0.5 / k_max)
-    images = image_settings(parameters, coarsest)
+    images = image_settings(parameters, diameter, coarsest)
     return PolarSettings(
         k_max, radius, Window(radius + reach + band_tail(k_max), 2 * coarsest), images, parameters["precision"]
     )

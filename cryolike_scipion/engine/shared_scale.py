@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from .particles import OpticsGroup
 from .polar_settings import PolarSettings
 from .results import StructureEntry
 
-__all__ = ["SCALE_FILE", "read_scale", "scale_conditions", "write_scale"]
+__all__ = ["SCALE_FILE", "read_scale", "scale_conditions", "shared_mask", "write_scale"]
 
 SCALE_FILE = "scale.json"
 _FORMAT = 2
@@ -85,22 +86,13 @@ def read_scale(
         conditions.
     """
     path = Path(run) / SCALE_FILE
-    try:
-        content = json.loads(path.read_text(encoding="ascii"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']}")
+    with _understood(path) as content:
         made, found = str(content["kind"]), content["conditions"]
         known = {canonical_json(each["optics"]): each["prior"] for each in content["groups"]}
         mean = _mean(known.values())
         differs = [
             what for name, what in _CONDITIONS.items() if canonical_json(found[name]) != canonical_json(conditions[name])
         ]
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise InputError(
-            f"the contrast prior of this run cannot be read ({error})",
-            path,
-            remedy="Give --scale-from the folder of a run that has learned one",
-        ) from None
     if made != kind:
         raise InputError(
             f"the contrast prior is '{made}', and --scale is '{kind}'", path, remedy=f"Use --scale {made}, or another prior"
@@ -118,6 +110,35 @@ def read_scale(
             logger.warning("%s has no contrast prior of the optics group %s: the mean of its groups is used", path, group.name)
         groups[str(g)] = mean if own is None else own
     return {"kind": made, "groups": groups}
+
+
+def shared_mask(run: str | os.PathLike[str]) -> float | None:
+    """Mask diameter (Å) of the run that learned a prior; None: no mask.
+
+    Raises
+    ------
+    InputError
+        If the folder has no such file, or it cannot be understood.
+    """
+    with _understood(Path(run) / SCALE_FILE) as content:
+        diameter = content["conditions"]["images"]["mask_diameter"]
+        return None if diameter is None else float(diameter)
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[dict[str, Any]]:
+    """Content of the file; what goes wrong while it is looked at is an error of the file."""
+    try:
+        content = json.loads(path.read_text(encoding="ascii"))
+        if content["format"] != _FORMAT:
+            raise ValueError(f"its format is {content['format']}")
+        yield content
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"the contrast prior of this run cannot be read ({error})",
+            path,
+            remedy="Give --scale-from the folder of a run that has learned one",
+        ) from None
 
 
 def _mean(priors) -> dict[str, Any]:

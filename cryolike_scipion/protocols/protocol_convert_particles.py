@@ -78,7 +78,7 @@ class ProtCryolikeConvertParticles(ProtCryolikeBatches):
         limit = f" limited to {self.resolution.get():g} Å resolution and" if self.resolution.get() else ""
         return [
             f"{self.outputParticles.getSize()} particle images were{mask}{limit} brought onto a polar "
-            "Fourier grid with CryoLike [CryoLike2025] by non-uniform FFTs [Barnett2019]."
+            "Fourier grid, as in CryoLike [CryoLike2025], by non-uniform FFTs [Barnett2019]."
         ]
 
     def _citations(self):

@@ -141,7 +141,7 @@ class ProtCryolikeGenerateTemplates(ProtCryolikeBase):
         return [
             f"Projections of {templates.getSize()} structures were prepared at "
             f"{templates.getSamplingRate():.3f} Å per pixel in a box of {templates.getBox()} "
-            f"pixels{step}{limit} with CryoLike [CryoLike2025], sampled on a polar Fourier grid by "
+            f"pixels{step}{limit} as in CryoLike [CryoLike2025], sampled on a polar Fourier grid by "
             "non-uniform FFTs [Barnett2019]."
         ]
 

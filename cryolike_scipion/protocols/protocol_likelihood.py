@@ -6,9 +6,11 @@ import mrcfile
 from pwem.objects import SetOfClasses3D, SetOfParticles
 from pyworkflow.protocol.params import EnumParam, PointerParam
 
+from .. import __version__
 from ..constants import DENSITY_FILE, OUTPUT_REPORT, OUTPUT_STAR
 from ..convert.classes import add_empty_classes
 from ..convert.results import ParticleScores
+from ..convert.run_scores import RunScores
 from ..convert.structures import write_structures
 from ..parameters import get
 from .batches import file_identity
@@ -138,7 +140,11 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
     def _conclude(self):
         super()._conclude()
         scores = ParticleScores(self._resultPath(OUTPUT_STAR), self.inputParticles.get().getSamplingRate())
-        self.summaryVar.set("\n".join([self._describeScores(scores), *self._inputNotes()]))
+        limit, mask = RunScores(self._resultPath("")).compared()
+        around = "without a mask" if mask is None else f"inside a soft circular mask of {mask:.0f} Å diameter"
+        compared = f"to {limit:.3g} Å resolution, {around}"
+        self.summaryVar.set("\n".join([self._describeScores(scores), f"Compared {compared}.", *self._inputNotes()]))
+        self.methodsVar.set(self._describeMethod(compared))
         count = self._countStructures()
         if count > 1:
             classes = self._createClasses(scores, count)
@@ -223,22 +229,7 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
         return lines + [f"Plots: {report}"] if os.path.exists(report) else lines
 
     def _methods(self):
-        if not hasattr(self, "outputParticles"):
-            return []
-        limit = f" to {self.resolution.get():g} Å resolution" if self.resolution.get() else ""
-        where = {
-            _HIERARCHICAL: "over all orientations and shifts, from coarse to fine,",
-            _EXHAUSTIVE: "over all orientations and shifts",
-            _LOCAL: "around their refined poses",
-            _FIXED: "at their refined poses",
-        }[self.search.get()]
-        return [
-            f"{self.outputParticles.getSize()} particles were compared with {self._countStructures()} "
-            f"structures{limit} with CryoLike [CryoLike2025]. For every structure the likelihood of each "
-            f"particle was computed {where} on a polar Fourier grid [Rangan2020], with the particle's "
-            "unknown scale, offset and noise integrated out as in BioEM [Cossio2013], and summed over "
-            "poses. Each particle was given the structure and the pose of highest probability."
-        ]
+        return [self.methodsVar.get()] if self.methodsVar.get() else []
 
     def _citations(self):
         return ["CryoLike2025", "Rangan2020", "Cossio2013", "Cossio2017"]
@@ -264,6 +255,21 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
 
     def _countStructures(self):
         return len(self._labels())
+
+    def _describeMethod(self, compared):
+        where = {
+            _HIERARCHICAL: "over all orientations and shifts, from coarse to fine,",
+            _EXHAUSTIVE: "over all orientations and shifts",
+            _LOCAL: "around their refined poses",
+            _FIXED: "at their refined poses",
+        }[self.search.get()]
+        return (
+            f"{self.inputParticles.get().getSize()} particles were compared with {self._countStructures()} structures "
+            f"{compared}, by the method of CryoLike [CryoLike2025] as implemented in scipion-em-cryolike {__version__}. "
+            f"For every structure the likelihood of each particle was computed {where} on a polar Fourier grid "
+            "[Rangan2020], with the particle's unknown scale, offset and noise integrated out as in BioEM [Cossio2013], "
+            "and summed over poses. Each particle was given the structure and the pose of highest probability."
+        )
 
     def _describeScores(self, scores):
         assigned = scores.assigned(self._countStructures())

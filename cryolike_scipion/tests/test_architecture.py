@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1]
 NAME = PACKAGE.name
 SCIPION_HALF = ("convert", "plots", "protocols", "viewers", "wizards")
-SCIPION_FILES = ("__init__", "plugin", "environment", "constants", "parameters", "objects", "bibtex", "workflow")
+SCIPION_FILES = ("__init__", "plugin", "environment", "constants", "parameters", "objects", "bibtex", "workflow", "mask_room")
 ENGINE_ONLY = {"torch", "finufft", "gemmi", "tqdm"}
 # From the right to the left: a package imports only what stands before it.
 ORDER = ("constants", "objects", "convert", "plots", "protocols", "viewers", "wizards")
@@ -75,7 +75,7 @@ def test_imports_point_one_way(path, parts):
 
 @pytest.mark.parametrize("path, parts", ENGINE_SOURCES, ids=lambda value: str(value)[-40:])
 def test_engine_knows_nothing_of_scipion(path, parts):
-    allowed = {"engine", "parameters", "plots", "__version__", "constants"}
+    allowed = {"engine", "parameters", "plots", "__version__", "constants", "mask_room"}
     for module in _imports(path, parts):
         names = module.split(".")
         assert names[0] not in ("pyworkflow", "pwem", "relion"), module

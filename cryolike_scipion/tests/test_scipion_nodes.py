@@ -264,7 +264,8 @@ def test_summary_methods_and_relations(project, scored, converted, templates):
     summary = " ".join(scored.summary())
     assert "20 particles were compared with 3 structures" in summary
     assert "1. 50S_state_D" in summary
-    assert "[CryoLike2025]" in scored._methods()[0]
+    assert "Compared to 26.2 Å resolution" in summary
+    assert "[CryoLike2025]" in scored._methods()[0] and "to 26.2 Å resolution" in scored._methods()[0]
     relations = project.relations()
     outputs = {scored.outputParticles.getObjId(), scored.outputClasses.getObjId()}
     children = {child for creator, _, child, _ in relations if creator == scored.getObjId()}

@@ -7,6 +7,7 @@ from pyworkflow.viewer import DESKTOP_TKINTER
 from pyworkflow.wizard import Wizard
 
 from ..convert.previews import low_passed, particle_image, some_particles
+from ..mask_room import roomy_mask
 from ..plots.particles import mask_preview
 from ..protocols import ProtCryolikeConvertParticles, ProtCryolikeLikelihood
 from .form_inputs import fresh, particles_of, projections_of
@@ -14,7 +15,7 @@ from .value_window import ValueWindow
 
 _SHOWN = 20
 _BLUR = 20.0  # Å: what makes a particle visible
-_ROOM = 1.2  # mask over structure
+_SHIFTS = 0.1  # of the box, where the form does not say
 _COLOUR = "#edae49"
 
 
@@ -58,11 +59,24 @@ class CryolikeMaskWizard(Wizard):
             picture.set_clim(*np.percentile(image, (0.5, 99.5)))
             self.window.canvas.draw_idle()
 
-        suggested = min(_ROOM * diameter, width) if diameter else 0.8 * width
+        suggested = min(_roomy(protocol, particles, diameter, width), width) if diameter else 0.8 * width
         note = "The circle is the mask's diameter, over a particle (smoothed to be seen)"
-        note += f" and the structure, which is {diameter:.0f} Å wide." if diameter else ". Choose structures to see them, too."
+        if diameter:
+            note += (
+                f" and the structure, which is {diameter:.0f} Å wide. A tight one cuts off fine detail that the CTF spreads."
+            )
+        else:
+            note += ". Choose structures to see them, too."
         first = protocol.maskDiameter.get() or suggested
         self.window = ValueWindow(
             form.root, "Mask diameter", "Mask diameter", "Å", (2 * pixel, width), first, figure, follow,
             lambda value: form.setVar("maskDiameter", value), note, ("Another particle", another),
         )  # fmt: skip
+
+
+def _roomy(protocol, particles, diameter, width):
+    """Return the diameter (Å) that loses nothing of a structure, moved as far as the form says."""
+    asked = getattr(protocol, "maxShift", None)
+    reach = _SHIFTS * width if asked is None or asked.get() is None else asked.get()
+    limit = protocol.resolution.get() or 2 * particles.getSamplingRate()
+    return roomy_mask(diameter, reach, limit, particles.getAcquisition().getVoltage())
