@@ -14,7 +14,7 @@ volume = {36},
 number = {2},
 pages = {024001},
 year = {2020},
-doi = {10.1088/1361-6420/ab2aec},
+doi = {https://doi.org/10.1088/1361-6420/ab2aec},
 author = {Rangan, Aaditya and Spivak, Marina and And{\\'e}n, Joakim and Barnett, Alex}
 }
 
@@ -25,7 +25,7 @@ volume = {184},
 number = {3},
 pages = {427--437},
 year = {2013},
-doi = {10.1016/j.jsb.2013.10.006},
+doi = {https://doi.org/10.1016/j.jsb.2013.10.006},
 author = {Cossio, Pilar and Hummer, Gerhard}
 }
 
@@ -35,7 +35,7 @@ journal = {Computer Physics Communications},
 volume = {210},
 pages = {163--171},
 year = {2017},
-doi = {10.1016/j.cpc.2016.09.014},
+doi = {https://doi.org/10.1016/j.cpc.2016.09.014},
 author = {Cossio, Pilar and Rohr, David and Baruffa, Fabio and Rampp, Markus and Lindenstruth, Volker and Hummer, Gerhard}
 }
 
@@ -46,7 +46,29 @@ volume = {41},
 number = {5},
 pages = {C479--C504},
 year = {2019},
-doi = {10.1137/18M120885X},
+doi = {https://doi.org/10.1137/18M120885X},
 author = {Barnett, Alex H. and Magland, Jeremy and af Klinteberg, Ludvig}
+}
+
+@article{Scheres2012,
+title = {{RELION}: Implementation of a {Bayesian} approach to cryo-{EM} structure determination},
+journal = {Journal of Structural Biology},
+volume = {180},
+number = {3},
+pages = {519--530},
+year = {2012},
+doi = {https://doi.org/10.1016/j.jsb.2012.09.006},
+author = {Scheres, Sjors H. W.}
+}
+
+@article{Punjani2017,
+title = {{cryoSPARC}: algorithms for rapid unsupervised cryo-{EM} structure determination},
+journal = {Nature Methods},
+volume = {14},
+number = {3},
+pages = {290--296},
+year = {2017},
+doi = {https://doi.org/10.1038/nmeth.4169},
+author = {Punjani, Ali and Rubinstein, John L. and Fleet, David J. and Brubaker, Marcus A.}
 }
 """  # noqa: E501

@@ -9,113 +9,12 @@ Paths stay text, and relative ones are relative to the folder in which the progr
 """
 
 import difflib
-import math
-import os
-from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from dataclasses import replace
+from typing import Any, Dict, List, Mapping
 
-KINDS = ("path", "paths", "str", "strings", "int", "float", "floats", "bool", "choice")
-_LISTS = {"paths": "path", "strings": "str", "floats": "float"}
+from .parameter import KINDS, Parameter, ParameterError
 
-
-class ParameterError(ValueError):
-    """A parameter that is unknown, missing or of the wrong type.  ``str()`` is one line."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a verb.
-
-    Attributes
-    ----------
-    name : key in ``job.json``; the command line writes it ``--name`` with dashes.
-    kind : one of :data:`KINDS`; ``paths``, ``strings`` and ``floats`` are lists.
-    default : value when it is not given; ``None`` means that the program finds it.
-    unit : unit of the value (``"Å"``, ``"degree"``, ``"pixel"``, ``"GiB"``, …) or an empty text.
-    help : what it is, and what changes when it is raised.
-    choices : the allowed texts of a ``choice``.
-    expert : hidden in a Scipion form unless the expert level is asked for.
-    metavar : the placeholder in the command line's help.
-    required : it has to be given.
-    positional : on the command line it is given without ``--name``.
-    minimum, maximum, above : smallest and greatest allowed number, and the number that it must exceed.
-    """
-
-    name: str
-    kind: str
-    default: Any = None
-    unit: str = ""
-    help: str = ""
-    choices: Tuple[str, ...] = ()
-    expert: bool = False
-    metavar: str = ""
-    required: bool = False
-    positional: bool = False
-    minimum: Optional[float] = None
-    maximum: Optional[float] = None
-    above: Optional[float] = None
-
-    @property
-    def flag(self) -> str:
-        """The option as it is written on the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def is_list(self) -> bool:
-        """Whether the value is a list."""
-        return self.kind in _LISTS
-
-    def check(self, value: Any) -> Any:
-        """Return `value` in this parameter's type.
-
-        Raises
-        ------
-        ParameterError
-            If the value has another type, is not among the choices or is out of range.
-        """
-        if value is None or (value == "auto" and self.default is None and self.kind in ("int", "float")):
-            if self.required:
-                raise ParameterError(f"{self.name}: a value is required")
-            return list(self.default) if isinstance(self.default, (list, tuple)) else self.default
-        if self.is_list:
-            items = list(value) if isinstance(value, (list, tuple)) else [value]
-            if self.required and not items:
-                raise ParameterError(f"{self.name}: at least one value is required")
-            return [self._check_one(item, _LISTS[self.kind]) for item in items]
-        return self._check_one(value, self.kind)
-
-    def _check_one(self, value: Any, kind: str) -> Any:
-        if kind == "bool":
-            if not isinstance(value, bool):
-                raise ParameterError(f"{self.name}: true or false is expected, not {value!r}")
-            return value
-        if kind in ("int", "float"):
-            return self._check_number(value, kind)
-        if kind == "path" and isinstance(value, os.PathLike):
-            value = os.fspath(value)
-        if not isinstance(value, str):
-            raise ParameterError(f"{self.name}: a text is expected, not {value!r}")
-        if kind == "path" and (not value or "\0" in value):
-            raise ParameterError(f"{self.name}: {value!r} is not a file name")
-        if kind == "choice" and value not in self.choices:
-            raise ParameterError(f"{self.name}: {value!r} is not one of {', '.join(self.choices)}")
-        return value
-
-    def _check_number(self, value: Any, kind: str) -> Any:
-        unit = f" {self.unit}" if self.unit else ""
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ParameterError(f"{self.name}: a number is expected, not {value!r}")
-        if not math.isfinite(value):
-            raise ParameterError(f"{self.name}: a finite number is expected, not {value!r}")
-        if kind == "int" and value != int(value):
-            raise ParameterError(f"{self.name}: a whole number is expected, not {value!r}")
-        if self.minimum is not None and value < self.minimum:
-            raise ParameterError(f"{self.name}: {value:g}{unit} is less than {self.minimum:g}")
-        if self.maximum is not None and value > self.maximum:
-            raise ParameterError(f"{self.name}: {value:g}{unit} is more than {self.maximum:g}")
-        if self.above is not None and value <= self.above:
-            raise ParameterError(f"{self.name}: {value:g}{unit} must be more than {self.above:g}")
-        return int(value) if kind == "int" else float(value)
+__all__ = ["KINDS", "SUMMARIES", "VERBS", "Parameter", "ParameterError", "complete", "get"]
 
 
 def complete(verb: str, given: Mapping[str, Any]) -> Dict[str, Any]:
@@ -228,11 +127,12 @@ _IMAGES = (
              "is respected without it."),
     Parameter(
         "pixel", "float", unit="Å", metavar="A", above=0, expert=True,
-        help="Pixel size of the particles, where the data do not say it; an error where they say otherwise."),
+        help="Pixel size of the particles, where the data do not say it; an error where they say otherwise. A larger one "
+             "says that the same image is of a larger thing."),
     Parameter(
-        "amplitude_contrast", "float", metavar="Q", minimum=0, maximum=1, expert=True,
-        help="Amplitude contrast (a fraction, 0 to 1) where the data do not say it; an error where they say "
-             "otherwise."),
+        "amplitude_contrast", "float", unit="fraction", metavar="Q", minimum=0, maximum=1, expert=True,
+        help="Amplitude contrast where the data do not say it; an error where they say otherwise. Raised, the CTF gives "
+             "more contrast at the lowest resolution."),
     Parameter(
         "background_diameter", "float", unit="Å", metavar="A", above=0, expert=True,
         help="Diameter outside which pixels count as background for the normalisation. A larger one leaves "
@@ -249,7 +149,8 @@ _STRUCTURE_MASK = Parameter(
     "mask_diameter", "float", unit="Å", metavar="A", minimum=0,
     help="Diameter of a soft circular mask on the particles. A larger mask keeps more of the surroundings, noise "
          "included; 0 is no mask. Default: the structures' diameter, with the range of shifts and what the CTF spreads "
-         "at 2.5 µm of defocus on either side; no mask where the box has no room for that.")
+         "at 2.5 µm of defocus on either side; no mask where the box has no room for that. Converted particles keep the mask "
+         "of their conversion.")
 _BAD_IMAGES = Parameter(
     "bad_images", "choice", default="stop", choices=("stop", "flag"),
     help="What to do with an image that is missing, constant or holds NaN: stop with its file and row, or "
@@ -268,7 +169,8 @@ _MEMORY = Parameter(
          "the first start.")
 _SHARED_BY = Parameter(
     "shared_by", "int", default=1, unit="runs", metavar="N", minimum=1, expert=True,
-    help="Runs that work on this machine at the same time. Each takes this part of the default bound for the memory.")
+    help="Runs that work on this machine at the same time. Each takes this part of the default bound for the memory: "
+         "more runs, less for each.")
 _PRECISION = Parameter(
     "precision", "choice", default="single", choices=("single", "double"), expert=True,
     help="Arithmetic of the image and template transforms. Double is slower; sums of likelihoods are always "
@@ -278,7 +180,7 @@ _BATCH_IMAGES = Parameter(
     help="Images handled together. More use more memory. Default: found from the memory bound.")
 _EXPORTS = (
     Parameter(
-        "assigned_above", "float", metavar="P", minimum=0, maximum=1,
+        "assigned_above", "float", unit="probability", metavar="P", minimum=0, maximum=1,
         help="Also write the particles of each structure to a STAR file of its own, assigned/001.star and so on, for "
              "refining them separately: those whose structurePosterior is at least P. A larger P takes fewer and surer "
              "particles. Default: none is written."),
@@ -301,7 +203,7 @@ _TEMPLATES = (
         help="Structures: maps (.mrc, .map) or atomic models (.pdb, .cif), also with .gz."),
     _LABELS,
     Parameter("box", "int", unit="pixel", metavar="N", required=True, minimum=8,
-              help="Box of the templates: the particles' box."),
+              help="Box of the templates: the particles' box. A larger one takes more room and time."),
     Parameter("pixel", "float", unit="Å", metavar="A", required=True, above=0,
               help="Pixel size of the templates: the particles' pixel size. A larger one holds less detail."),
     _SYMMETRY,
@@ -316,7 +218,8 @@ _TEMPLATES = (
     _RESOLUTION,
     *_ATOMS,
     Parameter("preview", "int", default=200, unit="views", metavar="N", minimum=0, expert=True,
-              help="At most this many views go into the MRC stack to look at. 0 writes none."),
+              help="At most this many views go into the MRC stack to look at. More show more of the views and take more room; "
+                   "0 writes none."),
     _THREADS, _PRECISION, _OUT)
 
 _PARTICLES_VERB = (
@@ -349,16 +252,16 @@ _LIKELIHOOD = (
         "shift_step", "float", unit="Å", metavar="A", above=0, expert=True,
         help="Distance between the shifts of the first grid. A larger step is faster and coarser. Default: "
              "half the resolution limit, at least one pixel, at most half of the largest shift."),
-    Parameter("shifts_x", "int", metavar="N", minimum=1, expert=True,
-              help="Number of shifts along x, from -max to +max, in place of a shift step."),
-    Parameter("shifts_y", "int", metavar="N", minimum=1, expert=True,
-              help="Number of shifts along y, from -max to +max, in place of a shift step."),
+    Parameter("shifts_x", "int", unit="shifts", metavar="N", minimum=1, expert=True,
+              help="Number of shifts along x, from -max to +max, in place of a shift step. More are finer and slower."),
+    Parameter("shifts_y", "int", unit="shifts", metavar="N", minimum=1, expert=True,
+              help="Number of shifts along y, from -max to +max, in place of a shift step. More are finer and slower."),
     Parameter(
         "angular_step", "float", unit="degree", metavar="DEG", above=0,
         help="Angle between neighbouring views of the first grid. A larger step is faster, and can miss "
              "narrow peaks of the likelihood. Default: from the particle's size and the resolution."),
     Parameter(
-        "levels", "int", default=2, metavar="N", minimum=0, expert=True,
+        "levels", "int", default=2, unit="levels", metavar="N", minimum=0, expert=True,
         help="How often the sampling is halved, in angle and shift, where the likelihood is. More levels "
              "make logLikelihood and posteriors more exact and take longer."),
     Parameter(
@@ -386,7 +289,7 @@ _LIKELIHOOD = (
         help="Learn the contrast prior, write it to scale.json in the output folder, and stop: for --scale-from."),
     Parameter("no_report", "bool", default=False, expert=True,
               help="Write no report.html: for parts that are merged."),
-    Parameter("priors", "floats", metavar="P", minimum=0, expert=True,
+    Parameter("priors", "floats", unit="weights", metavar="P", minimum=0, expert=True,
               help="Prior weight of each structure, in their order. A larger weight draws undecided "
                    "particles. Default: equal."),
     Parameter("shift_prior", "float", unit="Å", metavar="A", above=0, expert=True,
@@ -396,11 +299,12 @@ _LIKELIHOOD = (
               help="Prior over views: uniform, or as the poses that the particles came with are distributed (spread over 10°, "
                    "with a tenth left uniform)."),
     Parameter("posterior_angle", "float", default=5.0, unit="degree", metavar="DEG", above=0, expert=True,
-              help="posePosterior is the probability within this angle of the best pose; it grows with it."),
+              help="posePosterior is the probability within this angle of the best pose; a larger angle gives larger ones."),
     Parameter("posterior_shift", "float", default=1.0, unit="pixel", metavar="PX", above=0, expert=True,
-              help="posePosterior is the probability within this shift of the best pose; it grows with it."),
+              help="posePosterior is the probability within this shift of the best pose; a larger shift gives larger ones."),
     Parameter("best_poses", "int", default=5, unit="poses", metavar="N", minimum=0, maximum=24, expert=True,
-              help="How many distinct poses of each particle and structure to keep in scores.h5, with their probabilities."),
+              help="How many distinct poses of each particle and structure to keep in scores.h5, with their probabilities. "
+                   "More make larger files."),
     *_ATOMS,
     Parameter(
         "keep", "choice", default="pose", expert=True,
@@ -437,12 +341,13 @@ _ENSEMBLE = (
     Parameter("with_none", "bool", default=False,
               help="Add 'none of these' to the structures: an image without a particle. Only for log-likelihoods over the "
                    "null, such as those of a run with the learned contrast prior."),
-    Parameter("concentration", "float", default=0.5, metavar="X", minimum=0.34, expert=True,
+    Parameter("concentration", "float", default=0.5, unit="particles", metavar="X", minimum=0.34, expert=True,
               help="Of the Dirichlet prior, for each structure: so many particles are assumed of each beforehand. 0.5 is "
                    "Jeffreys' prior, 1 the uniform one; higher draws populations to equal ones."),
     Parameter("bootstrap", "int", default=200, unit="replicates", metavar="N", minimum=0, expert=True,
               help="How often the particles are drawn anew. More make the bootstrap intervals smoother; 0 leaves them out."),
-    Parameter("seed", "int", default=1, metavar="N", minimum=0, expert=True, help="Seed of the random numbers."),
+    Parameter("seed", "int", default=1, metavar="N", minimum=0, expert=True,
+              help="Seed of the random numbers. Another one draws others; neither larger nor smaller is better."),
     _THREADS, _OUT)
 
 _INSPECT = (

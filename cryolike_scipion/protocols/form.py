@@ -12,7 +12,7 @@ from ..parameters import ParameterError, get
 # Where an engine parameter's name alone says too little.
 _LABELS = {
     "amplitude_contrast": "Amplitude contrast",
-    "angular_step": "Angular step of the first views",
+    "angular_step": "First angular step",
     "assigned_above": "STAR file per structure, from posterior",
     "atom_model": "Atoms become",
     "bad_images": "Images that cannot be used",
@@ -41,11 +41,22 @@ _LABELS = {
     "resolution": "Resolution limit",
     "scale": "Prior of the contrast",
     "select": "Atoms to use",
-    "shift_step": "Step of the first shifts",
+    "shift_step": "First shift step",
     "shifts_x": "Shifts along x",
     "shifts_y": "Shifts along y",
     "symmetry": "Point group",
     "views": "File with views",
+}
+# What an empty field for a number means, where it is not found from the inputs.
+_EMPTY = {
+    ("particles", "downsample"): "as it is",
+    ("particles", "mask_diameter"): "no mask",
+    ("likelihood", "assigned_above"): "none",
+    ("likelihood", "shift_prior"): "none",
+    ("likelihood", "shifts_x"): "by the step",
+    ("likelihood", "shifts_y"): "by the step",
+    ("star", "amplitude_contrast"): "from the file",
+    ("star", "pixel"): "from the file",
 }
 _LISTS = ("strings", "floats")
 _TEXTS = ("str", "strings", "floats")
@@ -75,7 +86,7 @@ def add_parameter(section, verb, name, **options):
     """Add one engine parameter to a form; `options` go before what the parameter itself says."""
     parameter = get(verb, name)
     settings = {
-        "label": _label(parameter),
+        "label": _label(verb, parameter),
         "help": _help(parameter),
         "expertLevel": LEVEL_ADVANCED if parameter.expert else LEVEL_NORMAL,
     }
@@ -155,9 +166,13 @@ def _item(parameter, word):
         raise ParameterError(f"{parameter.name}: a number is expected, not {word!r}") from None
 
 
-def _label(parameter):
+def _label(verb, parameter):
+    """Return name and unit of a parameter, and what its field means when it is empty."""
     text = _LABELS.get(parameter.name) or parameter.name.replace("_", " ").capitalize()
-    return f"{text} ({parameter.unit})" if parameter.unit else text
+    text = f"{text} ({parameter.unit})" if parameter.unit else text
+    if parameter.kind in ("int", "float") and parameter.default is None and not parameter.required:
+        text += f", empty: {_EMPTY.get((verb, parameter.name), 'automatic')}"
+    return text
 
 
 def _help(parameter):

@@ -8,7 +8,7 @@ from pyworkflow.protocol.params import EnumParam, FileParam, PointerParam
 from ..constants import DENSITY_FILE, OUTPUT_SCORES, RESULT_FOLDER
 from ..convert.populations import populated_volumes, read_ensemble
 from .batches import file_identity
-from .form import add_parameter, add_parameters
+from .form import add_parameters
 from .protocol_base import ProtCryolikeBase
 
 FROM_RUN, FROM_MATRIX = 0, 1
@@ -64,9 +64,8 @@ class ProtCryolikeEnsemble(ProtCryolikeBase):
             help="A .npy file, or text with a row a line (.csv, .txt). Natural logarithms.",
         )
         add_parameters(form, "ensemble", _OF_MATRIX, condition=from_matrix)
-        add_parameter(form, "ensemble", "with_none")
         form.addSection(label="Estimate")
-        add_parameters(form, "ensemble", tuple(name for name in _OPTIONS if name != "with_none"))
+        add_parameters(form, "ensemble", _OPTIONS)
         form.addParallelSection(threads=2, mpi=0)
 
     def _parameterNames(self):

@@ -7,8 +7,9 @@ import time
 
 from pwem.objects import SetOfParticles
 from pyworkflow.protocol.constants import LEVEL_ADVANCED
-from pyworkflow.protocol.params import BooleanParam, FloatParam, IntParam, StringParam
+from pyworkflow.protocol.params import BooleanParam, FloatParam, IntParam, PathParam, StringParam
 
+from .. import __version__
 from ..convert.imported import ImportedParticles, ParticleFileError
 from .batches import file_identity, read_json, write_json
 from .form import add_parameters
@@ -17,6 +18,7 @@ from .protocol_base import ProtCryolikeBase, hash_of
 _STATE = "imported.json"
 _PARAMETERS = ("root", "pixel", "amplitude_contrast")
 _LOOK_EVERY = 1.0  # seconds
+_RELION, _CRYOSPARC = "RELION [Scheres2012]", "cryoSPARC [Punjani2017]"
 
 
 class ProtCryolikeImportParticles(ProtCryolikeBase):
@@ -37,7 +39,7 @@ class ProtCryolikeImportParticles(ProtCryolikeBase):
         form.addSection(label="Input")
         form.addParam(
             "files",
-            StringParam,
+            PathParam,
             important=True,
             label="Particle files",
             help="A RELION STAR file, a cryoSPARC .cs file, the folder of a RELION job, or a pattern with * for several files.",
@@ -184,7 +186,18 @@ class ProtCryolikeImportParticles(ProtCryolikeBase):
         return [f"{self.outputParticles.getSize()} particles from {len(files)} files."] + more
 
     def _methods(self):
-        return []
+        if not hasattr(self, "outputParticles"):
+            return []
+        read = [each[0] for each in (read_json(self._getExtraPath(_STATE)) or {"files": []})["files"]]
+        programs = sorted({_CRYOSPARC if path.endswith((".cs", ".csg")) else _RELION for path in read})
+        return [
+            f"{self.outputParticles.getSize()} particles with their CTFs and optics groups were read from {len(read)} "
+            f"{'file' if len(read) == 1 else 'files'} of {' and '.join(programs)} by scipion-em-cryolike {__version__} "
+            "[CryoLike2025]."
+        ]
+
+    def _citations(self):
+        return ["CryoLike2025", "Scheres2012", "Punjani2017"]
 
     # -------------------------- helpers --------------------------
 

@@ -75,7 +75,7 @@ def test_every_file_of_the_module_is_installed(wheel):
     assert "cryolike_scipion/protocols.conf" in wanted
 
 
-@pytest.mark.parametrize("name", ["cli.py", "__main__.py", "parameters.py", "constants.py", "__init__.py"])
+@pytest.mark.parametrize("name", ["cli.py", "__main__.py", "parameter.py", "parameters.py", "constants.py", "__init__.py"])
 def test_what_every_python_imports_is_python_3_8(name):
     source = (REPOSITORY / "cryolike_scipion" / name).read_text(encoding="utf-8")
     ast.parse(source, feature_version=(3, 8))

@@ -1,14 +1,17 @@
 """Forms of every node: labels, units, help, wizards, papers; and what the wizards and the viewer's data are made of."""
 
 import json
+import re
 import time
 
 import h5py
 import mrcfile
 import numpy as np
 import pytest
+import pyworkflow.protocol.params as params
 from pwem.objects import AtomStruct, SetOfParticles, Volume
 from pyworkflow.object import String
+from pyworkflow.protocol.constants import LEVEL_ADVANCED, LEVEL_NORMAL
 from pyworkflow.viewer import DESKTOP_TKINTER
 
 from cryolike_scipion import parameters, protocols
@@ -30,7 +33,11 @@ from cryolike_scipion.wizards.wizard_symmetry import GROUPS
 from .scipion_project import ScipionProject
 from .scipion_sets import make_particles, write_stack
 
+RAISED = re.compile(r"\b(more|larger|higher|smaller|fewer|lower|less|longer|raised)\b", re.IGNORECASE)
+NUMBERS = (params.FloatParam, params.IntParam)
 NODES = [getattr(protocols, name) for name in protocols.__all__]
+SCIPIONS_OWN = ("useGpu", "gpuList", "numberOfThreads", "numberOfMpi", "binThreads")  # it draws and explains these
+ASKED_FOR = ("box", "pixel", "threshold")  # without one of their own: the node does not start without them
 MANY = 100_000
 
 
@@ -49,9 +56,15 @@ def test_every_field_says_what_it_is(project, node):
     for name, _ in protocol.iterDefinitionAttributes():
         parameter = protocol.getParam(name)
         label, text = parameter.label.get("") or "", parameter.help.get("") or ""
-        assert label or name in ("useGpu", "gpuList"), name  # Scipion draws these itself
+        if name in SCIPIONS_OWN:
+            continue
+        assert label and len(text) > 20, name
+        assert parameter.expertLevel.get() in (LEVEL_NORMAL, LEVEL_ADVANCED), name
+        if isinstance(parameter, NUMBERS) and not isinstance(parameter, params.EnumParam):
+            assert RAISED.search(text), f"{name}: what changes when it is raised?"
+            assert "Unit: " in text or "unit" in label or name == "seed", name
+            assert parameter.default.hasValue() or "empty: " in label or name in ASKED_FOR, f"{name}: what is an empty field?"
         if name in engine:
-            assert len(text) > 20, name
             unit = engine[name].unit
             assert not unit or (f"({unit})" in label and f"Unit: {unit}." in text), name
             checked += 1
@@ -62,9 +75,12 @@ def test_every_field_says_what_it_is(project, node):
 def test_papers_are_known(project, node):
     protocol = project.new(node)
     papers = protocol._citations()
-    assert (papers or node is protocols.ProtCryolikeImportParticles) and all(
-        isinstance(entry, dict) for entry in protocol.getCitations(bibTexOutput=True).values()
-    )
+    found = protocol.getCitations(bibTexOutput=True)
+    assert papers and list(found) == papers
+    assert all(isinstance(entry, dict) and entry["title"] and entry["year"] for entry in found.values())
+    shown = protocol.citations()  # what the button *Cite* and the page *Methods* show; its links are opened as they are
+    assert shown[0].startswith("*Protocol references")
+    assert all(line.startswith("[[https://") for line in shown[1 : len(papers) + 1])
 
 
 def test_wands_are_where_they_help(project):

@@ -98,6 +98,8 @@ def test_a_relion_file_comes_out_again_the_same(project):
     assert np.allclose(euler_matrices(*one[:3]), euler_matrices(*other[:3]), atol=1e-6)
     assert np.allclose(one[3:], other[3:], atol=1e-4)
     assert "5 particles from 1 files." in protocol.summary()
+    (methods,) = protocol._methods()
+    assert "5 particles with their CTFs" in methods and "1 file of RELION [Scheres2012]" in methods
 
 
 def test_a_cryosparc_file_keeps_its_sign(project):
