@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1]
 NAME = PACKAGE.name
 SCIPION_HALF = ("convert", "plots", "protocols", "viewers", "wizards")
-SCIPION_FILES = ("__init__", "plugin", "environment", "constants", "parameters", "objects", "bibtex", "workflow", "mask_room")
+SCIPION_FILES = ("__init__", "plugin", "environment", "constants", "parameter", "parameters", "objects", "bibtex", "workflow")
+SCIPION_FILES += ("mask_room",)
 ENGINE_ONLY = {"torch", "finufft", "gemmi", "tqdm"}
 # From the right to the left: a package imports only what stands before it.
 ORDER = ("constants", "objects", "convert", "plots", "protocols", "viewers", "wizards")
