@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .image_prep import ImageSettings
+from .noise_spectrum import NoiseModel
 from .particles import Particles
 from .polar_grid import PolarGrid, choose_grid, inplane_count, radial_interpolation
 from .polar_images import PolarImages, Window, offset_weights
@@ -86,6 +87,7 @@ def band_images(
     rows: np.ndarray,
     settings: ImageSettings,
     window: Window,
+    noise: NoiseModel | None = None,
 ) -> PolarImages:
     """Images on a band's grid, from those on the full one; powers of the image itself stay those of the full band.
 
@@ -99,9 +101,11 @@ def band_images(
     rows : int64 [m]
     settings : ImageSettings
     window : Window
+    noise : NoiseModel, optional
+        By which the images are whitened.
     """
     group = particles.optics[particles.optics_index[rows[0]]]
-    arguments = ctf_arguments(particles, rows, images.matched.device)
+    arguments = ctf_arguments(particles, rows, images.matched.device, noise)
     matrix = torch.as_tensor(radial_interpolation(full.radii, band.grid.radii), device=images.matched.device)
     return dataclasses.replace(
         images,

@@ -44,7 +44,9 @@ def inverted_share(setup: Setup, search: StructureSearch) -> float | None:
     images = setup.behind_mask(0, images, rows)
     band = setup.bands[0]
     if len(setup.bands) > 1:
-        images = band_images(images, settings.grid, band, setup.particles, rows, settings.images, settings.window)
+        images = band_images(
+            images, settings.grid, band, setup.particles, rows, settings.images, settings.window, settings.noise
+        )
     upright, inverted = (_integrated(setup, search, some) for some in (images, _negative(images)))
     return float((inverted > upright).mean())
 

@@ -12,6 +12,7 @@ from .coefficient_store import CoefficientCache
 from .errors import InputError
 from .image_correction import corrected
 from .image_stacks import CONSTANT, OK, read_images
+from .noise_spectrum import whitened
 from .particles import Particles
 from .polar_images import PolarImages, offset_weights, padded_size, polar_images
 from .polar_settings import PolarSettings
@@ -111,9 +112,10 @@ def _has_contrast(images: PolarImages) -> np.ndarray:
 
 
 def _transform(particles, rows, images, settings: PolarSettings, rule, device) -> PolarImages:
-    group = particles.optics[particles.optics_index[rows[0]]]
-    arguments = ctf_arguments(particles, rows, device)
-    spread = delocalisation(ctf_arguments(particles, np.arange(len(particles))), settings.k_max)
+    number = int(particles.optics_index[rows[0]])
+    group, noise = particles.optics[number], settings.noise
+    arguments = ctf_arguments(particles, rows, device, noise)
+    spread = delocalisation(ctf_arguments(particles, np.arange(len(particles)), noise=noise), settings.k_max)
     kind = torch.float64 if settings.precision == "double" else torch.float32
     padded = padded_size(images.shape[-1], group.pixel_size, settings.window, spread)
     batch = max(1, _BATCH_BYTES // (32 * padded**2))
@@ -122,9 +124,12 @@ def _transform(particles, rows, images, settings: PolarSettings, rule, device) -
         part = slice(start, start + batch)
         some = {name: values[part] for name, values in arguments.items()}
         pixels = _without_mean(torch.as_tensor(images[part], dtype=kind, device=device))
+        pixels = corrected(pixels, group, some)
+        if noise is not None:
+            pixels = whitened(pixels, group.pixel_size, noise, number)
         parts.append(
             polar_images(
-                corrected(pixels, group, some),
+                pixels,
                 torch.as_tensor(particles.sign[rows[part]], device=device),
                 some,
                 settings.images,
@@ -149,7 +154,7 @@ def _stored(particles, rows, places, cache: CoefficientCache, settings: PolarSet
     """Stored coefficients; what depends on the CTF alone is computed."""
     group = particles.optics[particles.optics_index[rows[0]]]
     stored = cache.read(places)
-    arguments = ctf_arguments(particles, rows, device)
+    arguments = ctf_arguments(particles, rows, device, settings.noise)
     offset = offset_weights(settings.images, group.box, group.pixel_size, arguments, settings.grid, settings.window)
     scalars = {name: torch.as_tensor(stored[name], device=device) for name in CoefficientCache.SCALARS}
     return PolarImages(

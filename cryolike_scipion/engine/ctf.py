@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .aberrations import even_polynomials
+from .noise_spectrum import log_amplitude, spectrum_cosines
 
 # λ = 12.2643247 / √(V (1 + 0.978466e-6 V)) Å with V in volts: h/√(2 m e V) with the relativistic correction
 # e/(2 m c²).
@@ -161,9 +162,13 @@ class CtfPoints:
         self._basis = torch.stack([k2, x**2 - y**2, 2.0 * x * y, k2**2, torch.ones_like(k2)]).flatten(1)
         self._points = x.flatten().cpu().numpy(), y.flatten().cpu().numpy()
         self._even = self._basis[:0]
+        self._cosines: tuple[tuple[float, int], Tensor] | None = None
 
     def __call__(self, arguments: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """CTFs [m, ...] of the given dtype for keyword arguments of :func:`ctf`, each float64 [m]; the last four may lack."""
+        """CTFs [m, ...] of the given dtype for keyword arguments of :func:`ctf`, each float64 [m]; the last four may lack.
+
+        With ``noise`` and ``noise_top`` (`NoiseModel.arguments`) they are divided by the root of the noise's power.
+        """
         lam = wavelength(arguments["voltage_kv"]).to(self._basis.device)
         u, v = arguments["defocus_u"], arguments["defocus_v"]
         axis = torch.deg2rad(arguments["defocus_angle_deg"])
@@ -183,7 +188,18 @@ class CtfPoints:
             value *= torch.exp(torch.outer(-0.25 * bfactor, self._basis[0])).to(dtype)
         if scale is not None and bool((scale != 1).any()):
             value *= scale[:, None].to(dtype)
+        if "noise" in arguments:
+            value *= torch.exp(-self._log_amplitude(arguments["noise"], float(arguments["noise_top"][0]))).to(dtype)
         return value.unflatten(1, self._shape)
+
+    def _log_amplitude(self, coefficients: Tensor, top: float) -> Tensor:
+        """½ ln P at the points, float64 [m or 1, points]."""
+        key = top, coefficients.shape[1]
+        known = self._cosines
+        if known is None or known[0] != key:
+            known = key, spectrum_cosines(self._basis[0].sqrt(), *key)
+            self._cosines = known
+        return log_amplitude(coefficients, known[1])
 
     def _even_basis(self, count: int) -> Tensor:
         """The first symmetric polynomials in turns, float64 [count, points]; made when first asked for."""

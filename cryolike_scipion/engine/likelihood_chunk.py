@@ -188,7 +188,7 @@ class _Piece:
             images = dataclasses.replace(images, matched=images.matched * factors)
         settings = setup.settings
         lower = [
-            band_images(images, settings.grid, band, setup.particles, rows, settings.images, settings.window)
+            band_images(images, settings.grid, band, setup.particles, rows, settings.images, settings.window, settings.noise)
             for band in setup.bands[:-1]
         ]
         self.bands = [*lower, images]

@@ -14,13 +14,14 @@ import torch
 from . import symmetry
 from .bands import Band, low_band
 from .coefficient_store import CoefficientCache
-from .ctf import ctf
 from .division import Division
 from .errors import InputError
 from .fingerprint import file_sha256, fingerprint
 from .image_choice import choose_images
 from .levels import Level, build_levels, coarse_bands, single_level
-from .mask_power import kept_power
+from .mask_power import kept_shares
+from .noise_background import background_noise
+from .noise_spectrum import NoiseModel
 from .particles import Particles, read_particles
 from .polar_grid import fft_friendly, inplane_count
 from .polar_images import PolarImages, Window
@@ -33,10 +34,10 @@ from .shifts import ShiftGrid, grid_by_count, grid_by_radius
 from .structure_posteriors import prior_probabilities
 from .structures import Structure, atom_options, kind_of, load, one_each, read_structures, structure_files
 from .template_bank import BASIS_ACCURACY, TemplateBank, common_basis, order_count, ring_profile
-from .template_power import PowerRule, ctf_arguments, power_rule
+from .template_power import PowerRule, ctf_arguments, power_rule, ring_ctf
 from .views import ViewTable, first_step_deg, healpix_views
 
-__all__ = ["Setup", "parse_rows", "prepare_run"]
+__all__ = ["Setup", "parse_rows", "prepare_run", "with_noise"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,6 @@ _SCALE_VIEWS = 200
 _GENERIC = (11.3, 27.7, 41.9)  # degrees: views turned by it lie on no axis
 # Maps of one reconstruction, or models of one complex, differ less in power than this; maps of different origin, more.
 _ONE_GREY_SCALE = 3.0
-_MASK_CUTS = 0.7  # share of a template's power below which a mask is said to be tight
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,16 @@ def parse_rows(text: str | None, count: int) -> np.ndarray:
     return np.arange(begin - 1, min(end, count))
 
 
-def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
+def prepare_run(parameters: dict[str, Any], device: str, noise: NoiseModel | None = None) -> Setup:
     """Read the tables and structures and decide the grids.
+
+    Parameters
+    ----------
+    parameters : dict
+        Completed parameters of the verb ``likelihood``.
+    device : str
+    noise : NoiseModel, optional
+        For radial noise: spectra that are known; else they are estimated from the images' background.
 
     Raises
     ------
@@ -183,26 +191,31 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
     margin = _margin(particles) if search in ("local", "fixed") else 0.0
     images = choose_images(parameters, stored, radius, shifts.reach + margin, k_max, particles.optics)
     settings = _settings(parameters, stored, k_max, radius, shifts, margin, images, coarsest)
-    arguments = ctf_arguments(particles, np.arange(len(particles)))
+    if parameters["noise"] == "radial":
+        settings = dataclasses.replace(settings, noise=noise or background_noise(particles, settings))
+    arguments = ctf_arguments(particles, np.arange(len(particles)), noise=settings.noise)
     tables = [_views(parameters, s, stored_views, k_max) for s, stored_views in zip(structures, ready)]
     if search == "local":  # an input pose may be any of its symmetry mates
         tables = [table if table.symmetry == "C1" else healpix_views(table.step_deg * 1.001) for table in tables]
     bands = _bands(structures, settings, arguments, device, parameters["precision"] == "double", search == "hierarchical")
     widest = max(table.step_deg for table in tables)
     n_inplane = max(bands[-1].n_inplane, fft_friendly(int(np.ceil(360 / (1.6 * widest))), 8))
-    ring_ctf = _ring_ctf(arguments, settings.grid.radii)
+    transfer = ring_ctf(arguments, settings.grid.radii)
     if search == "hierarchical":
-        levels = [build_levels(bands, k, table, shifts, ring_ctf) for k, table in enumerate(tables)]
+        levels = [build_levels(bands, k, table, shifts, transfer) for k, table in enumerate(tables)]
     else:
         levels = [single_level(table, shifts) for table in tables]
     cache = CoefficientCache(settings, particles.source.parent) if particles.coefficients else None
+    if cache is not None and settings.noise is not None:
+        logger.info("The particles' coefficients were made for white noise; the images are converted afresh.")
+        cache = None
     return Setup(
         particles,
         structures,
         entries,
         bands,
         levels,
-        ring_ctf,
+        transfer,
         settings,
         shifts,
         n_inplane,
@@ -213,9 +226,20 @@ def prepare_run(parameters: dict[str, Any], device: str) -> Setup:
         cache,
         parameters["bad_images"],
         device,
-        _kept(particles, structures, settings) if settings.images.mask_diameter is not None else None,
+        kept_shares(particles, structures, settings),
         views,
     )
+
+
+def with_noise(setup: Setup, noise: NoiseModel) -> Setup:
+    """The same run with other noise spectra."""
+    settings = dataclasses.replace(setup.settings, noise=noise)
+    transfer = ring_ctf(ctf_arguments(setup.particles, np.arange(len(setup.particles)), noise=noise), settings.grid.radii)
+    levels = setup.levels
+    if setup.search == "hierarchical":
+        levels = [build_levels(setup.bands, k, table, setup.shifts, transfer) for k, table in enumerate(setup.tables)]
+    kept = kept_shares(setup.particles, setup.structures, settings)
+    return dataclasses.replace(setup, settings=settings, ring_ctf=transfer, levels=levels, kept=kept)
 
 
 def _structures(parameters, k_max) -> tuple[list[Structure], list[StructureEntry], list[ViewTable | None]]:
@@ -330,18 +354,9 @@ def _bands(structures, settings: PolarSettings, arguments, device, double: bool,
     full = Band(grid, rule, basis, banks, inplane_count(max(order_count(s, grid) for s in structures) - 1))
     if not coarse:
         return [full]
-    seen = (profiles / power[:, None]).mean(axis=0) * _ring_ctf(arguments, grid.radii)
+    seen = (profiles / power[:, None]).mean(axis=0) * ring_ctf(arguments, grid.radii)
     lower = coarse_bands(grid.k_max, max(s.radius for s in structures), lambda k: float(seen[grid.radii <= k].sum()))[:-1]
     return [low_band(full, k, settings.window, structures, arguments, turned) for k in lower] + [full]
-
-
-def _ring_ctf(arguments, radii: np.ndarray) -> np.ndarray:
-    """CTF² at radii (1/Å), mean over angles and at most 64 images."""
-    count = len(arguments["voltage_kv"])
-    few = np.unique(np.linspace(0, count - 1, min(count, 64)).astype(np.int64))
-    columns = {key: value[few][:, None, None] for key, value in arguments.items()}
-    theta = torch.as_tensor(np.pi * np.arange(8) / 8)
-    return (ctf(torch.as_tensor(radii)[:, None], theta, **columns) ** 2).mean(dim=(0, 2)).numpy()
 
 
 def _grey_scales(structures: list[Structure], power: np.ndarray) -> list[list[int]]:
@@ -354,20 +369,6 @@ def _grey_scales(structures: list[Structure], power: np.ndarray) -> list[list[in
         else:
             groups.append([int(k)])
     return groups
-
-
-def _kept(particles: Particles, structures: list[Structure], settings: PolarSettings) -> list[np.ndarray]:
-    """Share of <T,T> that the mask leaves, for each structure and particle."""
-    kept = [np.ones(len(particles)) for _ in structures]
-    for g in np.unique(particles.optics_index):
-        group, rows = particles.optics[g], np.flatnonzero(particles.optics_index == g)
-        arguments = ctf_arguments(particles, rows)
-        for share, structure in zip(kept, structures):
-            share[rows] = kept_power(structure, settings.images, group.box, group.pixel_size, settings.k_max, arguments)
-    least = min(float(share.min()) for share in kept)
-    if least < _MASK_CUTS:
-        logger.warning("the mask leaves only %.0f %% of some templates' power: a wider one would keep more", 100 * least)
-    return kept
 
 
 def _views(parameters, structure: Structure, stored: ViewTable | None, k_max: float) -> ViewTable:

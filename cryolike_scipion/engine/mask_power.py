@@ -8,6 +8,7 @@ is of second order and left out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,15 +17,21 @@ from torch import Tensor
 
 from .ctf import CtfPoints
 from .image_prep import ImageSettings, mask_of
+from .particles import Particles
+from .polar_settings import PolarSettings
 from .simulate import HalfPlane
 from .slices import SliceMaker
 from .structures import Structure
+from .template_power import ctf_arguments
 from .views import healpix_views
 
-__all__ = ["kept_power"]
+__all__ = ["kept_power", "kept_shares"]
+
+logger = logging.getLogger(__name__)
 
 _DEFOCI = 6
 _STEP_DEG = 20.0
+_CUTS = 0.7  # share of a template's power below which a mask is said to be tight
 _VIEWS_AT_ONCE = 16  # more would leave the cache
 
 
@@ -68,6 +75,22 @@ def kept_power(
     weights = torch.stack([mask, torch.ones_like(mask)]).flatten(1).T.float()
     powers = [_powers(slices * one, places, wide, weights) for one in transfer]
     return np.interp(defocus, defocus[chosen], [float(inside / whole) for inside, whole in powers])
+
+
+def kept_shares(particles: Particles, structures: list[Structure], settings: PolarSettings) -> list[np.ndarray] | None:
+    """Share of <T,T> that the mask leaves, float64 [M] for each structure; None without a mask."""
+    if settings.images.mask_diameter is None:
+        return None
+    kept = [np.ones(len(particles)) for _ in structures]
+    for g in np.unique(particles.optics_index):
+        group, rows = particles.optics[g], np.flatnonzero(particles.optics_index == g)
+        arguments = ctf_arguments(particles, rows, noise=settings.noise)
+        for share, structure in zip(kept, structures):
+            share[rows] = kept_power(structure, settings.images, group.box, group.pixel_size, settings.k_max, arguments)
+    least = min(float(share.min()) for share in kept)
+    if least < _CUTS:
+        logger.warning("the mask leaves only %.0f %% of some templates' power: a wider one would keep more", 100 * least)
+    return kept
 
 
 def _powers(values: Tensor, places: tuple[np.ndarray, np.ndarray], size: int, weights: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .fingerprint import fingerprint, stack_identity
 from .image_prep import ImageSettings
+from .noise_spectrum import NoiseModel
 from .particles import Particles
 from .polar_grid import PolarGrid, choose_grid, gauss_radial_rule
 from .polar_images import Window
@@ -35,6 +36,8 @@ class PolarSettings:
     images : ImageSettings
     precision : str
         "single" or "double".
+    noise : NoiseModel or None
+        Spectra by which images are whitened; None: the noise is white.
     """
 
     k_max: float
@@ -42,6 +45,7 @@ class PolarSettings:
     window: Window
     images: ImageSettings
     precision: str = "single"
+    noise: NoiseModel | None = None
     _grid: list[PolarGrid] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -55,7 +59,8 @@ class PolarSettings:
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
-        return {
+        noise = {} if self.noise is None else {"noise": self.noise.plain()}
+        return noise | {
             "format": FORMAT,
             "k_max": self.k_max,
             "template_radius": self.template_radius,
@@ -83,6 +88,7 @@ class PolarSettings:
             Window(**values["window"]),
             ImageSettings(**values["images"]),
             values["precision"],
+            NoiseModel.from_plain(values["noise"]) if "noise" in values else None,
         )
         radii, weights = gauss_radial_rule(values["n_radii"], values["k_max"])
         settings._grid.append(PolarGrid(radii, weights, values["n_angles"], values["k_max"]))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .aberrations import even_polynomials
 from .ctf import CtfPoints, wavelength
+from .noise_spectrum import NoiseModel
 from .particles import Particles
 from .polar_grid import PolarGrid, choose_grid, gauss_radial_rule, radial_interpolation
 
@@ -27,6 +28,7 @@ __all__ = [
     "power_by_angle",
     "power_rule",
     "power_weights",
+    "ring_ctf",
     "ring_power",
     "template_power",
 ]
@@ -65,8 +67,13 @@ class PowerRule:
         return 1 if self.n_orders == 1 else 2 * self.n_orders
 
 
-def ctf_arguments(particles: Particles, index: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Keyword arguments of `ctf` for some particles, each float64 [m]; ``even`` [m, j] where one has such aberrations."""
+def ctf_arguments(
+    particles: Particles, index: np.ndarray, device: torch.device | str = "cpu", noise: NoiseModel | None = None
+) -> dict[str, Tensor]:
+    """Keyword arguments of `ctf` for some particles, each float64 [m]; ``even`` [m, j] where one has such aberrations.
+
+    With ``noise`` those of `CtfPoints` for whitened images.
+    """
     optics = particles.optics_index[index]
 
     def of_group(name: str) -> np.ndarray:
@@ -89,16 +96,20 @@ def ctf_arguments(particles: Particles, index: np.ndarray, device: torch.device 
         for row, group in zip(groups, particles.optics):
             row[: len(group.aberrations.even)] = group.aberrations.even
         values["even"] = groups[optics]
+    if noise is not None:
+        values |= {key: value.numpy() for key, value in noise.arguments(optics).items()}
     return {key: torch.as_tensor(np.asarray(value, np.float64), device=device) for key, value in values.items()}
 
 
 def delocalisation(arguments: dict[str, Tensor], k_max: float) -> float:
     """Largest distance (Å) by which these CTFs move detail up to k_max: lambda k |defocus - Cs lambda² k²|, and what symmetric
-    aberrations add, their slope over 2 pi."""
+    aberrations add, their slope over 2 pi, and what whitening adds."""
     lam = wavelength(arguments["voltage_kv"])
     largest = torch.maximum(arguments["defocus_u"].abs(), arguments["defocus_v"].abs())
     spherical = arguments["cs_mm"] * 1e7 * lam**2 * k_max**2
     further = _even_slope(arguments["even"], k_max) / (2 * np.pi) if "even" in arguments else 0.0
+    if "noise" in arguments:
+        further = further + (arguments["noise"].shape[1] - 1) / (2 * arguments["noise_top"])
     return float((lam * k_max * torch.maximum(largest, spherical) + further).max())
 
 
@@ -142,6 +153,16 @@ def power_rule(grid: PolarGrid, template_radius: float, arguments: dict[str, Ten
         to_nodes=radial_interpolation(nodes, fine_radii),
         n_orders=min(orders, grid.n_half // 2),
     )
+
+
+def ring_ctf(arguments: dict[str, Tensor], radii: np.ndarray) -> np.ndarray:
+    """CTF² at radii (1/Å), mean over angles and at most 64 images, float64 [n]; behind whitening that of what is left."""
+    count = len(arguments["voltage_kv"])
+    few = np.unique(np.linspace(0, count - 1, min(count, 64)).astype(np.int64))
+    theta = np.pi * np.arange(8) / 8
+    points = CtfPoints(radii[:, None] * np.cos(theta), radii[:, None] * np.sin(theta))
+    some = {name: value[few] for name, value in arguments.items()}
+    return points(some, torch.float64).square().mean(dim=(0, 2)).numpy()
 
 
 def power_weights(rule: PowerRule, arguments: dict[str, Tensor]) -> Tensor:

@@ -9,7 +9,6 @@ from cryolike_scipion.engine.division import Division
 from cryolike_scipion.engine.exhaustive import search_grid
 from cryolike_scipion.engine.levels import single_level
 from cryolike_scipion.engine.likelihood import ScalePrior, log_evidence
-from cryolike_scipion.engine.likelihood_setup import _ring_ctf
 from cryolike_scipion.engine.polar_grid import inplane_count
 from cryolike_scipion.engine.pose_mass import PoseWindow
 from cryolike_scipion.engine.pose_search import StructureSearch
@@ -17,6 +16,7 @@ from cryolike_scipion.engine.rotations import euler_from_matrix, matrix_from_eul
 from cryolike_scipion.engine.row_scores import MovedImages
 from cryolike_scipion.engine.scoring import grid_evidence
 from cryolike_scipion.engine.shifts import grid_by_radius
+from cryolike_scipion.engine.template_power import ring_ctf
 from cryolike_scipion.engine.views import healpix_views
 
 from .blob_particles import Blobs, Comparison, DiscRule, optics
@@ -97,9 +97,9 @@ class Trial:
 
     def structure_search(self, division, near=NEAR, max_bytes=2.0**30):
         """The search of the grid with divisions after it."""
-        ring_ctf = _ring_ctf(self.comparison.arguments, self.comparison.grid.radii)
+        transfer = ring_ctf(self.comparison.arguments, self.comparison.grid.radii)
         levels = single_level(self.table, self.shifts)
-        return StructureSearch(0, [self.comparison.band], levels, division, near, self.inplane, ring_ctf, max_bytes)
+        return StructureSearch(0, [self.comparison.band], levels, division, near, self.inplane, transfer, max_bytes)
 
     def integrate(self, count, levels, near=NEAR, max_bytes=2.0**30, division=THOROUGH, **options):
         """Every pose of the grid of the first images, and ``levels`` divisions however little they change."""
