@@ -8,6 +8,9 @@ import tempfile
 
 import pytest
 
+from .helpers import REQUIRE_ALL
+from .scipion_tests import can_run
+
 _HOSTS = "[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s\n"
 _HAS_SCIPION = importlib.util.find_spec("pyworkflow") is not None
 
@@ -39,20 +42,34 @@ def pytest_unconfigure():
 
 
 def pytest_ignore_collect(collection_path):
-    """Leave out the tests of the Scipion half where there is no Scipion."""
-    return True if collection_path.name.startswith(("test_scipion_", "test_facility")) and not _HAS_SCIPION else None
+    """Leave out the files that cannot run in this Python, unless all are wanted."""
+    left_out = (
+        collection_path.name.startswith("test_") and collection_path.suffix == ".py" and not can_run(collection_path.name)
+    )
+    return True if left_out and not os.environ.get(REQUIRE_ALL) else None
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Under CRYOLIKE_REQUIRE_ALL a skipped test fails, unless only the development data are missing."""
+    """With REQUIRE_ALL a skipped test fails."""
     outcome = yield
-    report = outcome.get_result()
+    _refuse_skip(outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector):
+    """With REQUIRE_ALL a file that is skipped as a whole fails."""
+    outcome = yield
+    _refuse_skip(outcome.get_result())
+
+
+def _refuse_skip(report):
+    """Make a skip a failure, unless the development data are missing, which are not part of the project."""
     reason = str(report.longrepr)
     excused = hasattr(report, "wasxfail") or "development data" in reason
-    if report.skipped and not excused and os.environ.get("CRYOLIKE_REQUIRE_ALL"):
+    if report.skipped and not excused and os.environ.get(REQUIRE_ALL):
         report.outcome = "failed"
-        report.longrepr = f"skipped, but CRYOLIKE_REQUIRE_ALL is set: {reason}"
+        report.longrepr = f"skipped, but {REQUIRE_ALL} is set: {reason}"
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 
 import h5py
@@ -14,7 +15,7 @@ from pyworkflow.object import String
 from pyworkflow.protocol.constants import LEVEL_ADVANCED, LEVEL_NORMAL
 from pyworkflow.viewer import DESKTOP_TKINTER
 
-from cryolike_scipion import parameters, protocols
+from cryolike_scipion import Plugin, parameters, protocols
 from cryolike_scipion.convert import previews
 from cryolike_scipion.convert.previews import (
     low_passed,
@@ -95,8 +96,10 @@ def test_wands_are_where_they_help(project):
 
 
 def test_every_listed_group_is_one_that_the_engine_knows():
-    symmetry = pytest.importorskip("cryolike_scipion.engine.symmetry", reason="the engine is not in this Python")
-    orders = {name: len(symmetry.rotations(name)) for name, _ in GROUPS}
+    code = "import json, sys; from cryolike_scipion.engine.symmetry import rotations\n"
+    code += "print(json.dumps({name: len(rotations(name)) for name in sys.argv[1:]}))"  # the engine may be in another Python
+    command = [Plugin.getEnginePython(), "-c", code, *(name for name, _ in GROUPS)]
+    orders = json.loads(subprocess.run(command, env=Plugin.getEnviron(), check=True, stdout=subprocess.PIPE).stdout.decode())
     assert orders["C1"] == 1 and orders["C7"] == 7 and orders["D5"] == 10
     assert [orders[name] for name in ("T", "O", "I1", "I2", "I3", "I4")] == [12, 24, 60, 60, 60, 60]
 
