@@ -270,8 +270,14 @@ _LIKELIHOOD = (
              "larger range takes longer and forgives worse input poses."),
     _RESOLUTION, _STRUCTURE_MASK, *_IMAGES,
     Parameter(
-        "noise", "choice", default="white", choices=("white",), expert=True,
-        help="Noise model: white, with unknown variance for each particle."),
+        "noise", "choice", default="white", choices=("white", "radial"),
+        help="Noise model, with unknown variance for each particle: white, or radial, coloured with a spectrum for each optics "
+             "group, from the background of the particles and from what is left of them without their projections. Radial "
+             "tells structures apart better where the noise is coloured, as that of real images is."),
+    Parameter(
+        "noise_from", "path", metavar="DIR", expert=True,
+        help="For radial noise: take the spectra that another run found, which may have other structures: its output "
+             "folder. For runs that are merged. Default: those of --scale-from, or found from these particles."),
     Parameter(
         "scale", "choice", default="learned", choices=("learned", "free"), expert=True,
         help="Prior of the particle's contrast: learned from the first particles of each optics group, or "

@@ -19,6 +19,7 @@ from .image_stacks import OK, read_images
 from .inspect_particles import as_compared, look_at_particles
 from .likelihood import ScalePrior
 from .likelihood_setup import Setup, prepare_run
+from .noise_spectrum import NoiseModel
 from .particles import Particles, read_particles
 from .progress import Progress
 from .results import Results, find_row, load_results
@@ -64,8 +65,10 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         results, place = _in_part(results, place, folder)
     given = dict(results.parameters)
     scale_prior = given.pop("scale_prior")
-    given.pop("polar")
-    setup = prepare_run(given, parameters["device"])
+    polar = given.pop("polar")
+    noise = NoiseModel.from_plain(polar["noise"]) if "noise" in polar else None
+    given.setdefault("noise_from", None)  # runs of earlier versions
+    setup = prepare_run(given, parameters["device"], noise)
     progress.start(len(setup.structures) + 1, "inspect", "structures")
     arrays = compare(results, setup, place)
     progress.update(1)

@@ -23,10 +23,13 @@ from .errors import InputError
 from .exhaustive import BlockSizes
 from .fingerprint import fingerprint, particles_identity
 from .image_stacks import OK, STATUS_NAMES
+from .learning import learn_noise, learn_prior
 from .likelihood import ScalePrior
-from .likelihood_chunk import STAGES, Scoring, pilot_images, score_chunk
-from .likelihood_setup import Setup, prepare_run
+from .likelihood_chunk import STAGES, Scoring, score_chunk
+from .likelihood_setup import Setup, prepare_run, with_noise
 from .memory import Budget, budget
+from .noise_choice import shared_from
+from .noise_spectrum import NoiseModel
 from .optima import KEEP, tensor_bytes
 from .own_output import refuse_overwriting
 from .pose_prior_choice import choose_pose_priors
@@ -36,7 +39,6 @@ from .report_run import REPORT, or_warn, write_pictures, write_report
 from .resample import density_on_grid
 from .result_files import EXPORTS, refuse_results, remove_results, write_particle_files
 from .results import Quantity, Results
-from .scale_prior import learn_scale
 from .shared_scale import SCALE_FILE, read_scale, scale_conditions, write_scale
 from .shared_views import write_views
 
@@ -62,12 +64,10 @@ _FREE = frozenset(
         "learn_only",
         "no_report",
         "scale_from",  # what is taken from there counts
+        "noise_from",
         *EXPORTS,
     }
 )
-_START_INFORMATION = 100.0  # tau² <T,T> of the prior with which the pilot is searched
-_SMALL_GROUP = 30
-_LEAST_PARTICLES = 0.1  # of a pilot, for its scale to be believed
 _INVERTED = 0.7  # share of inverted particles that raises a warning
 
 
@@ -96,12 +96,14 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     limits = budget(parameters, setup)
     keep_freed_memory(int(min(2**28, 0.1 * limits.total)))
     _refuse_large_tensor(parameters["keep"], setup, limits)
+    # Spectra that are estimated here are the manifest's.
+    fixed = setup.settings if shared_from(parameters) is not None else replace(setup.settings, noise=None)
     decides = {
         "engine": __version__,
         "parameters": {key: value for key, value in parameters.items() if key not in _FREE},
         "particles": particles_identity(setup.particles),
         "structures": [vars(entry) | {"source": ""} for entry in setup.entries],
-        "polar": setup.settings.plain(),
+        "polar": fixed.plain(),
     }
     decides |= _views(setup)
     given_scale = None
@@ -116,7 +118,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
             logger.info("the contrast prior is learned: %s", out)
             return
         results = _score(scoring, manifest, parameters, progress)
-        _write(out, setup, results, parameters)
+        _write(out, scoring.setup, results, parameters)
         manifest.finish()
     _conclude(out, results)
 
@@ -129,7 +131,33 @@ def _scoring(
     progress: Progress,
     given_scale: dict[str, Any] | None,
 ) -> Scoring:
-    """How particles are scored, with the scale prior: the given one, the manifest's, or one that is learned now."""
+    """How particles are scored, with scale prior and noise spectra: given ones, the manifest's, or such as are learned now."""
+    known = manifest.scale_prior
+    if known is not None and "noise" in known:
+        setup = with_noise(setup, NoiseModel.from_plain(known["noise"]))
+    scoring = _with_searches(setup, parameters, limits)
+    if known is None:
+        learned = given_scale
+        if learned is None:
+            _check_contrast(scoring)
+            if setup.settings.noise is not None and shared_from(parameters) is None:
+                setup = with_noise(setup, learn_noise(scoring, parameters, progress))
+                scoring = _with_searches(setup, parameters, limits)
+            learned = learn_prior(scoring, parameters, progress)
+        if setup.settings.noise is not None:
+            learned = learned | {"noise": setup.settings.noise.plain()}
+        manifest.set_scale_prior(learned | {"blocks": [scoring.blocks.images, scoring.blocks.views]})
+    else:  # which rows are sampled depends on the blocks
+        scoring = replace(scoring, blocks=BlockSizes(*known["blocks"]))
+    if setup.input_views is not None:
+        write_views(manifest.out, setup.input_views)
+    prior = manifest.scale_prior or {}
+    write_scale(manifest.out, prior, setup.particles.optics, scale_conditions(setup.entries, setup.settings))
+    return replace(scoring, priors={int(g): ScalePrior(**values) for g, values in prior["groups"].items()})
+
+
+def _with_searches(setup: Setup, parameters: dict[str, Any], limits: Budget) -> Scoring:
+    """How particles are scored, but for the scale prior."""
     kept = poses_to_keep(parameters["best_poses"], len(setup.structures), len(setup.particles), limits.total)
     pose_priors = choose_pose_priors(setup, parameters)
     searches = [
@@ -140,20 +168,7 @@ def _scoring(
         for k, levels in enumerate(setup.levels)
     ]  # fmt: skip
     blocks = BlockSizes(parameters["batch_images"], parameters["batch_templates"])
-    scoring = Scoring(setup, searches, {}, blocks, limits.piece, parameters["keep"], kept)
-    if manifest.scale_prior is None:
-        learned = given_scale
-        if learned is None:
-            _check_contrast(scoring)
-            learned = _learn(scoring, parameters, progress)
-        manifest.set_scale_prior(learned | {"blocks": [blocks.images, blocks.views]})
-    else:  # which rows are sampled depends on the blocks
-        scoring = replace(scoring, blocks=BlockSizes(*manifest.scale_prior["blocks"]))
-    if setup.input_views is not None:
-        write_views(manifest.out, setup.input_views)
-    prior = manifest.scale_prior or {}
-    write_scale(manifest.out, prior, setup.particles.optics, scale_conditions(setup.entries, setup.settings))
-    return replace(scoring, priors={int(g): ScalePrior(**values) for g, values in prior["groups"].items()})
+    return Scoring(setup, searches, {}, blocks, limits.piece, parameters["keep"], kept)
 
 
 def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], progress: Progress) -> Results:
@@ -177,7 +192,7 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
     results = Results.from_chunks(setup.entries, parts, parameters["priors"], setup.particles.optics_index)
     results.identify(setup.particles)
     optics = [[group.name, group.pixel_size] for group in setup.particles.optics]
-    scale_prior = (manifest.scale_prior or {}) | {"optics": optics}
+    scale_prior = {name: value for name, value in (manifest.scale_prior or {}).items() if name != "noise"} | {"optics": optics}
     results.parameters = parameters | {"scale_prior": scale_prior, "polar": setup.settings.plain()}
     results.parameters |= _views(setup)
     results.versions = manifest.versions
@@ -223,49 +238,6 @@ def _check_contrast(scoring: Scoring) -> None:
         )
 
 
-def _learn(scoring: Scoring, parameters: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Learn the scale prior of every optics group from its first readable particles, evenly spaced over the set."""
-    setup = scoring.setup
-    groups = setup.particles.optics_index
-    names = np.unique(groups)
-    if parameters["scale"] == "free":
-        return {"kind": "free", "groups": {str(g): {"flat": True} for g in names}}
-    wide = ScalePrior(0.0, float(np.sqrt(_START_INFORMATION / 0.5)))
-    chosen = {int(g): _spread(np.flatnonzero(groups == g), parameters["pilot"]) for g in names}
-    total = sum(len(rows) for rows in chosen.values()) * len(setup.structures)
-    progress.start(total * STAGES, "learning the scale", "steps")
-    images = {g: pilot_images(scoring, rows, wide, progress.update) for g, rows in chosen.items()}
-    progress.close()
-    pooled = learn_scale([image for some in images.values() for image in some], wide)
-    learned = {}
-    for g, some in images.items():
-        fit = learn_scale(some, wide) if len(some) >= _SMALL_GROUP else pooled
-        if fit.particle_fraction < _LEAST_PARTICLES:
-            logger.warning(
-                "scale of optics group %s: only %.0f %% of the pilot look like these structures; a wide prior is used",
-                setup.particles.optics[g].name,
-                100 * fit.particle_fraction,
-            )
-            learned[str(g)] = {"mu": wide.mu, "tau": wide.tau}
-            continue
-        learned[str(g)] = {"mu": fit.prior.mu, "tau": fit.prior.tau}
-        logger.info(
-            "scale of optics group %s: mean %.4g, width %.3g of the noise, from %d particles (%.0f %% of them informative)",
-            setup.particles.optics[g].name,
-            fit.prior.mu,
-            fit.prior.tau,
-            fit.images,
-            100 * fit.particle_fraction,
-        )
-    return {"kind": "learned", "groups": learned}
-
-
-def _spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` rows and a third of a larger set's, evenly spaced."""
-    count = min(count, max(_SMALL_GROUP, len(rows) // 3), len(rows))
-    return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
-
-
 def _grids(results: Results, setup: Setup) -> None:
     grids = results.grids
     grids["shift"] = Quantity(setup.shifts.origins, "angstrom", "origins (x, y) of the first grid [shifts × 2]")
@@ -275,6 +247,12 @@ def _grids(results: Results, setup: Setup) -> None:
         views = np.stack([table.rot_deg, table.tilt_deg], axis=1)
         grids[f"views_{k:03d}"] = Quantity(views, "degree", f"rot and tilt of the views of structure {k} [views × 2]")
         grids[f"view_weights_{k:03d}"] = Quantity(table.weights, "1", "prior of each view; sums to 1")
+    noise = setup.settings.noise
+    if noise is not None:
+        frequency = np.linspace(0.0, noise.top, 101)
+        grids["noise_frequency"] = Quantity(frequency, "1/angstrom", "frequencies of noise_power")
+        power = np.stack([noise.power(g, frequency) for g in range(len(noise.spectra))])
+        grids["noise_power"] = Quantity(power, "1", "power of the noise, mean 1 [optics groups × frequencies]")
     grids["radii"] = Quantity(setup.settings.grid.radii, "1/angstrom", "radial nodes of the polar grid")
     grids["radial_weights"] = Quantity(setup.settings.grid.weights, "1/angstrom²", "quadrature weights of the radial nodes")
 

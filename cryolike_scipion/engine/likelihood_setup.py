@@ -20,7 +20,7 @@ from .fingerprint import file_sha256, fingerprint
 from .image_choice import choose_images
 from .levels import Level, build_levels, coarse_bands, single_level
 from .mask_power import kept_shares
-from .noise_background import background_noise
+from .noise_choice import choose_noise
 from .noise_spectrum import NoiseModel
 from .particles import Particles, read_particles
 from .polar_grid import fft_friendly, inplane_count
@@ -153,7 +153,7 @@ def prepare_run(parameters: dict[str, Any], device: str, noise: NoiseModel | Non
         Completed parameters of the verb ``likelihood``.
     device : str
     noise : NoiseModel, optional
-        For radial noise: spectra that are known; else they are estimated from the images' background.
+        Spectra that are known; else they are chosen as the parameters say.
 
     Raises
     ------
@@ -191,8 +191,7 @@ def prepare_run(parameters: dict[str, Any], device: str, noise: NoiseModel | Non
     margin = _margin(particles) if search in ("local", "fixed") else 0.0
     images = choose_images(parameters, stored, radius, shifts.reach + margin, k_max, particles.optics)
     settings = _settings(parameters, stored, k_max, radius, shifts, margin, images, coarsest)
-    if parameters["noise"] == "radial":
-        settings = dataclasses.replace(settings, noise=noise or background_noise(particles, settings))
+    settings = dataclasses.replace(settings, noise=noise or choose_noise(parameters, particles, settings))
     arguments = ctf_arguments(particles, np.arange(len(particles)), noise=settings.noise)
     tables = [_views(parameters, s, stored_views, k_max) for s, stored_views in zip(structures, ready)]
     if search == "local":  # an input pose may be any of its symmetry mates

@@ -16,6 +16,7 @@ from .best_poses import merge_best_poses
 from .errors import InputError
 from .gallery_merge import merge_galleries
 from .image_stacks import OK
+from .noise_spectrum import NoiseModel
 from .particles import Particles, read_particles
 from .progress import Progress
 from .report_run import REPORT, or_warn, write_report
@@ -53,6 +54,7 @@ _FREE = frozenset(
         "learn_only",
         "no_report",
         "scale_from",
+        "noise_from",
         "particles",
         "root",
         "bad_images",
@@ -73,6 +75,7 @@ _FREE = frozenset(
     }
 )
 _PRIOR_TOLERANCE = 0.1
+_NOISE_TOLERANCE = 0.05
 # The null's log density does not depend on structures, so the same images give the same one.
 _NULL_TOLERANCE = 1e-5
 
@@ -165,6 +168,7 @@ def _check_compatible(first: _Run, other: _Run) -> None:
     """Whether two runs are of the same particles and were made alike."""
     a, b = first.results.parameters, other.results.parameters
     _compare_priors(first, other)
+    _compare_noise(first, other)
     for name in ("k_max", "images"):
         one, two = (p.get("polar", {}).get(name) for p in (a, b))
         if one != two:
@@ -205,6 +209,33 @@ def _compare_priors(first: _Run, other: _Run) -> None:
                 b["mu"],
                 name,
             )
+
+
+def _compare_noise(first: _Run, other: _Run) -> None:
+    """Warn where two runs found different spectra of radial noise; over the same rows they are refused: see `_check_images`."""
+    one, two = _noise_by_group(first), _noise_by_group(other)
+    for key in (key for key in one if key in two):
+        difference = float(np.abs(np.log(two[key] / one[key])).max())
+        if difference > _NOISE_TOLERANCE:
+            logger.warning(
+                "%s and %s found noise spectra of optics group %s that differ by up to %.0f %%: --noise-from gives both one",
+                first.folder,
+                other.folder,
+                key[0],
+                100 * difference,
+            )
+
+
+def _noise_by_group(run: _Run) -> dict[tuple[str, float], NDArray[np.float64]]:
+    """A run's noise power within the band, by name and pixel size of the optics group."""
+    parameters = run.results.parameters
+    plain = parameters.get("polar", {}).get("noise")
+    if plain is None:
+        return {}
+    noise = NoiseModel.from_plain(plain)
+    k = np.linspace(0.1, 1.0, 20) * parameters["polar"]["k_max"]
+    optics = (parameters.get("scale_prior") or {}).get("optics", [])
+    return {(name, round(pixel_size, 4)): noise.power(g, k) for g, (name, pixel_size) in enumerate(optics)}
 
 
 def _priors_by_group(run: _Run) -> dict[tuple[str, float], Mapping[str, Any]]:
@@ -281,7 +312,7 @@ def _check_images(first: _Run, other: _Run) -> None:
             f"the image differs from that of the run in {first.folder}",
             other.folder,
             row,
-            "Score both with the same images and the same preparation of images",
+            "Score both with the same images, preparation of images and, where it is radial, --noise-from the first run",
         )
 
 

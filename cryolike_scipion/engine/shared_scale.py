@@ -19,15 +19,22 @@ from typing import Any
 from .atomic import write_bytes
 from .errors import InputError
 from .fingerprint import canonical_json
+from .noise_spectrum import NoiseModel
 from .particles import OpticsGroup
 from .polar_settings import PolarSettings
 from .results import StructureEntry
 
-__all__ = ["SCALE_FILE", "read_scale", "scale_conditions", "shared_mask", "write_scale"]
+__all__ = ["SCALE_FILE", "read_scale", "scale_conditions", "shared_mask", "shared_noise", "write_scale"]
 
 SCALE_FILE = "scale.json"
 _FORMAT = 2
-_CONDITIONS = {"structures": "other structures", "k_max": "another resolution", "images": "another preparation of images"}
+_CONDITIONS = {
+    "structures": "other structures",
+    "k_max": "another resolution",
+    "images": "another preparation of images",
+    "noise": "another noise model",
+}
+_LACKS = {"noise": "white"}  # what files of earlier versions do not say
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +44,7 @@ def scale_conditions(entries: Sequence[StructureEntry], settings: PolarSettings)
         "structures": sorted(entry.sha256 for entry in entries),
         "k_max": settings.k_max,
         "images": asdict(settings.images),
+        "noise": "white" if settings.noise is None else "radial",
     }
 
 
@@ -47,13 +55,18 @@ def write_scale(out: Path, learned: Mapping[str, Any], optics: Sequence[OpticsGr
     ----------
     out : Path
     learned : mapping
-        ``kind`` and ``groups``: number of the optics group (a text, from 0) to the fields of its `ScalePrior`.
+        ``kind`` and ``groups``: number of the optics group (a text, from 0) to the fields of its `ScalePrior`; ``noise``, where
+        it is radial: `NoiseModel.plain`.
     optics : sequence of OpticsGroup
     conditions : mapping
         From `scale_conditions`.
     """
     groups = [{"optics": asdict(optics[int(g)]), "prior": dict(values)} for g, values in learned["groups"].items()]
     content = {"format": _FORMAT, "kind": learned["kind"], "conditions": dict(conditions), "groups": groups}
+    if "noise" in learned:
+        content["noise_top"] = learned["noise"]["top"]
+        for g, group in zip(learned["groups"], groups):
+            group["noise"] = learned["noise"]["spectra"][int(g)]
     write_bytes(out / SCALE_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode("ascii"))
 
 
@@ -91,7 +104,9 @@ def read_scale(
         known = {canonical_json(each["optics"]): each["prior"] for each in content["groups"]}
         mean = _mean(known.values())
         differs = [
-            what for name, what in _CONDITIONS.items() if canonical_json(found[name]) != canonical_json(conditions[name])
+            what
+            for name, what in _CONDITIONS.items()
+            if canonical_json((_LACKS | found)[name]) != canonical_json((_LACKS | dict(conditions))[name])
         ]
     if made != kind:
         raise InputError(
@@ -101,7 +116,7 @@ def read_scale(
         raise InputError(
             f"the contrast prior was learned with {' and '.join(differs)}",
             path,
-            remedy="Give --scale-from a run with the same structures, --resolution and preparation of images",
+            remedy="Give --scale-from a run with the same structures, --resolution, --noise and preparation of images",
         )
     groups = {}
     for g, group in enumerate(optics):
@@ -123,6 +138,28 @@ def shared_mask(run: str | os.PathLike[str]) -> float | None:
     with _understood(Path(run) / SCALE_FILE) as content:
         diameter = content["conditions"]["images"]["mask_diameter"]
         return None if diameter is None else float(diameter)
+
+
+def shared_noise(run: str | os.PathLike[str], optics: Sequence[OpticsGroup]) -> NoiseModel:
+    """Noise spectra of another run for the optics groups of this one; a group that it did not have gets its groups' mean.
+
+    Raises
+    ------
+    InputError
+        If the folder has no file of such a run, its noise is white, or it cannot be understood.
+    """
+    path = Path(run) / SCALE_FILE
+    with _understood(path) as content:
+        if content["conditions"].get("noise", "white") == "white":
+            raise InputError("the noise of this run is white", path, remedy="Take the spectrum of a run with --noise radial")
+        known = {canonical_json(each["optics"]): each["noise"] for each in content["groups"]}
+        mean = [sum(column) / len(known) for column in zip(*known.values())]
+        rows = [known.get(canonical_json(asdict(group))) for group in optics]
+        for group, row in zip(optics, rows):
+            if row is None:
+                logger.warning("%s has no noise spectrum of the optics group %s: the mean is used", path, group.name)
+        spectra = [mean if row is None else row for row in rows]
+        return NoiseModel.from_plain({"top": content["noise_top"], "spectra": spectra})
 
 
 @contextmanager

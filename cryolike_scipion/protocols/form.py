@@ -27,6 +27,7 @@ _LABELS = {
     "local_range": "Range around the input poses",
     "max_shift": "Largest shift",
     "memory": "Memory bound",
+    "noise": "Noise model",
     "no_normalise": "Keep grey values as they are?",
     "pilot": "Particles to learn the contrast from",
     "posterior_angle": "Angle that counts as one pose",

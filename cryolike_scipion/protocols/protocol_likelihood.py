@@ -39,7 +39,9 @@ _HIERARCHICAL, _EXHAUSTIVE, _LOCAL, _FIXED = (
 _ONLY_POSE = get("likelihood", "keep").choices.index("pose")
 
 _GRID = ("max_shift", "shift_step", "shifts_x", "shifts_y", "angular_step", "levels")
-_MODEL = ("scale", "pilot", "priors", "shift_prior", "view_prior", "posterior_angle", "posterior_shift", "best_poses", "keep")
+_MODEL = (
+    "noise", "scale", "pilot", "priors", "shift_prior", "view_prior", "posterior_angle", "posterior_shift", "best_poses", "keep"
+)  # fmt: skip
 _OUTPUT = ("assigned_above", "csv", "cs")
 _RESOURCES = ("bad_images", "memory", "precision", "batch_images", "batch_templates")
 
@@ -268,8 +270,14 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
             f"{compared}, by the method of CryoLike [CryoLike2025] as implemented in scipion-em-cryolike {__version__}. "
             f"For every structure the likelihood of each particle was computed {where} on a polar Fourier grid "
             "[Rangan2020], with the particle's unknown scale, offset and noise integrated out as in BioEM [Cossio2013], "
-            "and summed over poses. Each particle was given the structure and the pose of highest probability."
+            f"{self._describeNoise()} and summed over poses. "
+            "Each particle was given the structure and the pose of highest probability."
         )
+
+    def _describeNoise(self):
+        if get("likelihood", "noise").choices[self.noise.get()] == "white":
+            return "the noise taken as white,"
+        return "the noise weighted by a radial spectrum for each optics group, from the particles themselves,"
 
     def _describeScores(self, scores):
         assigned = scores.assigned(self._countStructures())

@@ -111,7 +111,7 @@ def test_a_stopped_run_goes_on_where_it_was(small, whole, tmp_path, chunks_score
 def test_the_scale_is_not_learned_again(small, tmp_path, chunks_scored, monkeypatch):
     _interrupt(small, tmp_path, chunks_scored, 0)
     assert json.loads((tmp_path / "manifest.json").read_text())["scale_prior"]["kind"] == "learned"
-    monkeypatch.setattr(likelihood_run, "learn_scale", None)
+    monkeypatch.setattr(likelihood_run, "learn_prior", None)
     assert run(small, tmp_path).integrated.shape == (2, 12)
 
 
