@@ -18,10 +18,9 @@ from cryolike_scipion.protocols import ProtCryolikeLikelihood
 from cryolike_scipion.protocols.particle_input import input_notes, original_star
 from cryolike_scipion.protocols.protocol_likelihood import FROM_STRUCTURES
 
-from .helpers import shared_data
 from .scipion_project import ScipionProject, columns
+from .two_states import PIXEL, two_states
 
-PIXEL = 13.1
 COUNT = 12
 COARSE = {"angularStep": 25.0, "maxShift": 13.1, "levels": 0, "resolution": 50.0}
 TAIL = (
@@ -36,12 +35,12 @@ def relion_file(data, folder):
     os.makedirs(os.path.join(folder, "Extract", "job005"))
     for k in (1, 2):
         with mrcfile.new(os.path.join(folder, "Extract", "job005", f"stack{k}.mrcs")) as file:
-            file.set_data(mrcfile.read(str(data / "two_state.mrcs"))[(k - 1) * COUNT : k * COUNT])
+            file.set_data(mrcfile.read(str(data / "particles.mrcs"))[(k - 1) * COUNT : k * COUNT])
             file.set_image_stack()
             file.voxel_size = PIXEL
     names = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst",
              "rlnOriginYAngst")  # fmt: skip
-    truth = read_columns(str(data / "two_state_truth.star"), "particles", names)
+    truth = read_columns(str(data / "truth.star"), "particles", names)
     head = "\n# version 30001\n\ndata_optics\n\nloop_\n_rlnOpticsGroup #1\n" + "".join(f"_{name}\n" for name in OPTICS)
     head += "_rlnImagePixelSize\n_rlnImageSize\n_rlnImageDimensionality\n"
     head += "".join(f"{number} {' '.join(values)} {PIXEL:.4f} 32 2\n" for number, values in GROUPS.items())
@@ -70,7 +69,7 @@ def relion_file(data, folder):
 
 @pytest.fixture(scope="module")
 def data():
-    return shared_data("two_state")
+    return two_states()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +91,7 @@ def imported(project, star):
 
 @pytest.fixture(scope="module")
 def volumes(project, data):
-    return project.import_volumes(str(data / "50S_state_*.mrc"), PIXEL)
+    return project.import_volumes(str(data / "state_*.mrc"), PIXEL)
 
 
 def run(project, particles, volumes, **values):
