@@ -283,6 +283,10 @@ _LIKELIHOOD = (
         help="Prior of the particle's contrast: learned from the first particles of each optics group, or "
              "flat. Only the learned one can be compared with 'no particle here' and does not depend on grey "
              "units."),
+    Parameter("match_amplitudes", "bool", default=False, expert=True,
+              help="Scale the amplitudes of every structure, shell by shell, to the structures' common radial profile, so that "
+                   "sharpening, filters and scattering models do not decide between them. For maps of different origin, and "
+                   "for atomic models beside maps."),
     Parameter("pilot", "int", default=100, unit="particles", metavar="N", minimum=1, expert=True,
               help="Particles per optics group from which the contrast prior is learned. More are slower and "
                    "surer."),

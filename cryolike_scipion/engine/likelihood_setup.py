@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from . import symmetry
+from .amplitude_match import match_amplitudes
 from .bands import Band, low_band
 from .coefficient_store import CoefficientCache
 from .division import Division
@@ -184,6 +185,8 @@ def prepare_run(parameters: dict[str, Any], device: str, noise: NoiseModel | Non
         k_max = min(k_max, stored.k_max)
     structures, entries, ready = _structures(parameters, k_max)
     k_max = min([k_max] + [s.k_max for s in structures])
+    if parameters.get("match_amplitudes"):  # results of earlier versions have no such parameter
+        structures, entries = _matched(structures, entries, k_max)
     structures = [_cut(s, k_max) for s in structures]
     radius = max(s.radius for s in structures)
     box = max(group.box * group.pixel_size for group in particles.optics)
@@ -266,6 +269,16 @@ def _structures(parameters, k_max) -> tuple[list[Structure], list[StructureEntry
             tables.append(stored if stored is not None and stored.symmetry == structure.symmetry else None)
     prior_probabilities(parameters["priors"], len(structures))  # used at the end, refused before the work
     return structures, entries, tables
+
+
+def _matched(structures, entries, k_max: float) -> tuple[list[Structure], list[StructureEntry]]:
+    """Structures of one radial profile of amplitudes; what each is then depends on all of them, and its hash says so."""
+    found = match_amplitudes(structures, k_max)
+    for structure, gain in zip(structures, found.gain):
+        logger.info("%s: amplitudes matched, by factors from %.3g to %.3g", structure.label, gain.min(), gain.max())
+    everything = sorted(entry.sha256 for entry in entries)
+    own = [fingerprint({"matched": entry.sha256, "with": everything, "k_max": k_max}) for entry in entries]
+    return found.structures, [dataclasses.replace(entry, sha256=sha) for entry, sha in zip(entries, own)]
 
 
 def _content_sha256(path: Path, options: dict[str, Any]) -> str:

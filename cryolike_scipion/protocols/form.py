@@ -25,6 +25,7 @@ _LABELS = {
     "keep": "Scores to keep",
     "levels": "Finer levels",
     "local_range": "Range around the input poses",
+    "match_amplitudes": "Match the structures' amplitudes?",
     "max_shift": "Largest shift",
     "memory": "Memory bound",
     "noise": "Noise model",

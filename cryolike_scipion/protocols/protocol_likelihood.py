@@ -40,7 +40,8 @@ _ONLY_POSE = get("likelihood", "keep").choices.index("pose")
 
 _GRID = ("max_shift", "shift_step", "shifts_x", "shifts_y", "angular_step", "levels")
 _MODEL = (
-    "noise", "scale", "pilot", "priors", "shift_prior", "view_prior", "posterior_angle", "posterior_shift", "best_poses", "keep"
+    "noise", "scale", "pilot", "match_amplitudes", "priors", "shift_prior", "view_prior", "posterior_angle", "posterior_shift",
+    "best_poses", "keep",
 )  # fmt: skip
 _OUTPUT = ("assigned_above", "csv", "cs")
 _RESOURCES = ("bad_images", "memory", "precision", "batch_images", "batch_templates")
