@@ -64,6 +64,11 @@ class Inspection:
     landscapes: tuple = ()
 
 
+def item_ids(star):
+    """Return the Scipion item of every row in the engine's ``particles.star``: list of int."""
+    return [int(text) for text in read_columns(star, "particles", [ITEM_ID])[ITEM_ID]]
+
+
 def row_of_item(star, item_id):
     """Return the row (from 1) of a Scipion item in the engine's ``particles.star``.
 
@@ -72,9 +77,8 @@ def row_of_item(star, item_id):
     KeyError
         If there is no such item.
     """
-    items = read_columns(star, "particles", [ITEM_ID])[ITEM_ID]
     try:
-        return items.index(str(item_id)) + 1
+        return item_ids(star).index(int(item_id)) + 1
     except ValueError:
         raise KeyError(f"there is no particle {item_id} in {star}") from None
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .inspection import item_ids
+
 
 @dataclass(frozen=True)
 class ParticleLook:
@@ -11,8 +13,8 @@ class ParticleLook:
 
     Attributes
     ----------
-    rows : ndarray, int64, [v]
-        In the engine's table, from 1.
+    items : ndarray, int64, [v]
+        Their Scipion items.
     raw, prepared : ndarray, float, [v, N, N]
         As in the file, and as they are compared.
     frequency, power : ndarray, float64, [r]
@@ -22,7 +24,7 @@ class ParticleLook:
     title : str
     """
 
-    rows: np.ndarray
+    items: np.ndarray
     raw: np.ndarray
     prepared: np.ndarray
     frequency: np.ndarray
@@ -32,10 +34,11 @@ class ParticleLook:
     title: str
 
 
-def read_look(path):
-    """Read the file of :class:`ParticleLook`."""
+def read_look(path, star):
+    """Read the file of :class:`ParticleLook`, whose rows are of the engine's STAR file."""
     with np.load(path, allow_pickle=False) as arrays:
-        names = ("rows", "raw", "prepared", "frequency", "power", "ctf_frequency", "ctf_squared")
+        items = np.array(item_ids(star))[arrays["rows"] - 1]
+        names = ("raw", "prepared", "frequency", "power", "ctf_frequency", "ctf_squared")
         defocus = float(arrays["defocus"]) / 1e4
-        title = f"row {int(arrays['rows'][0])}, defocus {defocus:.2f} µm, to {1 / float(arrays['k_max']):.2f} Å"
-        return ParticleLook(title=title, **{name: arrays[name] for name in names})
+        title = f"particle {items[0]}, defocus {defocus:.2f} µm, compared to {1 / float(arrays['k_max']):.2f} Å"
+        return ParticleLook(items=items, title=title, **{name: arrays[name] for name in names})

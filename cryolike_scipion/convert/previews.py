@@ -43,7 +43,7 @@ def low_passed(image, pixel, resolution):
 
 
 def projection_of_template(item):
-    """Return a prepared structure's projection along z, its width and the structure's diameter, both in Å.
+    """Return a prepared structure's widest projection, its width and the structure's diameter, both in Å.
 
     Parameters
     ----------
@@ -51,11 +51,11 @@ def projection_of_template(item):
     """
     with h5py.File(item.getFileName(), "r") as file:
         density, pixel = file["density"][()], float(file.attrs["pixel_size"])
-        return density.sum(axis=0), density.shape[0] * pixel, 2.0 * float(file.attrs["radius"])
+        return _projected(density), density.shape[0] * pixel, 2.0 * float(file.attrs["radius"])
 
 
 def projection_of_structure(structure):
-    """Return a map's or an atomic structure's projection along z, its width and the structure's diameter, both in Å.
+    """Return a map's or an atomic structure's widest projection, its width and the structure's diameter, both in Å.
 
     Parameters
     ----------
@@ -71,19 +71,36 @@ def _of_map(structure):
     else:
         density = np.array(ImageHandler().read((structure.index or 1, structure.source)).getData(), dtype=np.float32)
     size = density.shape[0]
-    return density.sum(axis=0), size * structure.pixel, _widest(density) * structure.pixel
+    return _projected(density), size * structure.pixel, _widest(density) * structure.pixel
 
 
-def _widest(density):
-    """Return the diameter about the centre that holds a map's structure, in its voxels: density, float32, [N, N, N]."""
+def _projected(density):
+    """Return a density's projection along the axis along which it is shortest, [N, N]: nothing long hides behind it."""
+    loud, _ = _coarse(density)
+    spread = []
+    for axis in range(3):
+        profile = loud.sum(axis=tuple(other for other in range(3) if other != axis))
+        place = np.arange(len(profile)) - len(profile) // 2
+        spread.append((profile * place**2).sum())
+    return density.sum(axis=int(np.argmin(spread)))  # along z where it is as short
+
+
+def _coarse(density):
+    """Return which blocks of a density hold structure, bool [n, n, n], and the edge of a block in voxels."""
     size = density.shape[0]
     step = -(-size // _COARSE)
     count = size // step  # voxels at the end that fill no block are left out
     coarse = np.zeros((count,) * 3, dtype=np.float32)
     for shift in itertools.product(range(step), repeat=3):
         coarse += density[tuple(slice(first, first + count * step, step) for first in shift)]
-    loud = coarse > _LOUD * np.percentile(coarse, _HIGHEST)
-    axis2 = np.square(np.arange(count, dtype=np.float32) * step + (step - 1) / 2 - size // 2)
+    return coarse > _LOUD * np.percentile(coarse, _HIGHEST), step
+
+
+def _widest(density):
+    """Return the diameter about the centre that holds a map's structure, in its voxels: density, float32, [N, N, N]."""
+    size = density.shape[0]
+    loud, step = _coarse(density)
+    axis2 = np.square(np.arange(len(loud), dtype=np.float32) * step + (step - 1) / 2 - size // 2)
     distance2 = axis2[:, None, None] + axis2[:, None] + axis2
     farthest = np.sqrt(np.percentile(distance2[loud], _HIGHEST)) if loud.any() else size / 2
     return float(min(2.0 * farthest, size))
@@ -95,7 +112,9 @@ def _of_atoms(path):
     diameter = 2.0 * float(np.sqrt((coordinates**2).sum(axis=1)).max())
     width = 1.3 * diameter + 4 * _ATOM_BLUR
     edges = np.linspace(-width / 2, width / 2, _ATOM_BOX + 1)
-    picture, _ = np.histogramdd(coordinates[:, 1::-1], bins=[edges, edges])
+    shortest = 2 - int(coordinates.var(axis=0)[::-1].argmin())  # z where it is as short
+    x, y = np.delete(coordinates, shortest, axis=1).T
+    picture, _ = np.histogramdd(np.stack([y, x], axis=1), bins=[edges, edges])
     return low_passed(picture, width / _ATOM_BOX, _ATOM_BLUR), width, diameter
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
-from ..constants import ITEM_ID, OUTPUT_GALLERY, OUTPUT_SCORES, OUTPUT_STAR
+from ..constants import OUTPUT_GALLERY, OUTPUT_SCORES, OUTPUT_STAR
+from .inspection import item_ids, row_of_item
 from .results import ResultError
-from .star import read_columns
 
 ANGLE, SHIFT = "input_angle_difference", "input_shift_difference"
 
@@ -80,22 +80,17 @@ class RunScores:
         KeyError
             If there is no such item.
         """
-        star = os.path.join(self.folder, OUTPUT_STAR)
-        items = read_columns(star, "particles", [ITEM_ID])[ITEM_ID]
-        try:
-            return items.index(str(item_id)) + 1
-        except ValueError:
-            raise KeyError(f"there is no particle {item_id} in {star}") from None
+        return row_of_item(os.path.join(self.folder, OUTPUT_STAR), item_id)
 
     def gallery(self):
-        """Return the pictures of the run: dict of arrays, None if it has none."""
-        return read_gallery(self.folder)
+        """Return the pictures of the run: dict of arrays, None if it has none.
 
-
-def read_gallery(folder):
-    """Return the arrays of ``gallery.npz`` in a folder, None if there is none."""
-    path = os.path.join(folder, OUTPUT_GALLERY)
-    if not os.path.exists(path):
-        return None
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+        Its members are numbered by their Scipion items (0: none), in place of the engine's rows.
+        """
+        path = os.path.join(self.folder, OUTPUT_GALLERY)
+        if not os.path.exists(path):
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            pictures = {name: stored[name] for name in stored.files}
+        items = np.array([0, *item_ids(os.path.join(self.folder, OUTPUT_STAR))])
+        return dict(pictures, member_row=items[pictures["member_row"]])

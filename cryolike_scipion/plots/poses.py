@@ -1,6 +1,7 @@
 """Where the particles' best poses lie: views on the sphere, in-plane angles, shifts; agreement with input poses."""
 
 import numpy as np
+from matplotlib.patheffects import Normal, Stroke
 
 from .style import COLOURS, colours, dot, empty, legend, new_figure, one_axis, open_frame, plain
 
@@ -38,6 +39,9 @@ def sphere_axis(figure, place):
     axis.grid(True, lw=0.4, color="#c8ced2")
     axis.set_xticks(np.deg2rad([-120, -60, 0, 60, 120]), ["-120°", "-60°", "rot 0°", "60°", "120°"], fontsize=7)
     axis.set_yticks(np.deg2rad([-60, -30, 0, 30, 60]), ["150°", "120°", "tilt 90°", "60°", "30°"], fontsize=7)
+    axis.set_axisbelow(False)  # rot is written on the equator, among the dots
+    for label in axis.get_xticklabels():
+        label.set_path_effects([Stroke(linewidth=2.5, foreground="white"), Normal()])
     return axis
 
 

@@ -171,7 +171,8 @@ def _item(parameter, word):
 def _label(verb, parameter):
     """Return name and unit of a parameter, and what its field means when it is empty."""
     text = _LABELS.get(parameter.name) or parameter.name.replace("_", " ").capitalize()
-    text = f"{text} ({parameter.unit})" if parameter.unit else text
+    if parameter.unit and parameter.unit not in text.lower():
+        text += f" ({parameter.unit})"
     if parameter.kind in ("int", "float") and parameter.default is None and not parameter.required:
         text += f", empty: {_EMPTY.get((verb, parameter.name), 'automatic')}"
     return text

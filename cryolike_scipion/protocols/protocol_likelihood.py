@@ -147,7 +147,7 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
         around = "without a mask" if mask is None else f"inside a soft circular mask of {mask:.0f} Å diameter"
         compared = f"to {limit:.3g} Å resolution, {around}"
         self.summaryVar.set("\n".join([self._describeScores(scores), f"Compared {compared}.", *self._inputNotes()]))
-        self.methodsVar.set(self._describeMethod(compared))
+        self.methodsVar.set(self._describeMethod(len(scores), compared))
         count = self._countStructures()
         if count > 1:
             classes = self._createClasses(scores, count)
@@ -259,7 +259,7 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
     def _countStructures(self):
         return len(self._labels())
 
-    def _describeMethod(self, compared):
+    def _describeMethod(self, count, compared):
         where = {
             _HIERARCHICAL: "over all orientations and shifts, from coarse to fine,",
             _EXHAUSTIVE: "over all orientations and shifts",
@@ -267,7 +267,7 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
             _FIXED: "at their refined poses",
         }[self.search.get()]
         return (
-            f"{self.inputParticles.get().getSize()} particles were compared with {self._countStructures()} structures "
+            f"{count} particles were compared with {self._countStructures()} structures "
             f"{compared}, by the method of CryoLike [CryoLike2025] as implemented in scipion-em-cryolike {__version__}. "
             f"For every structure the likelihood of each particle was computed {where} on a polar Fourier grid "
             "[Rangan2020], with the particle's unknown scale, offset and noise integrated out as in BioEM [Cossio2013], "

@@ -152,6 +152,9 @@ def check_result(project, data, count=FEW, structures=2):
     assert sorted(ids) == list(range(1, count + 1)), "no particle is lost or twice"
     assert state == ("2",), "the output is closed"
     assert (run / "classes3D.sqlite").exists()
+    with sqlite3.connect(str(project_folder(project) / "project.sqlite")) as database:
+        texts = [row[0] or "" for row in database.execute("select value from Objects where name like '%.methodsVar'")]
+    assert any(f"{count} particles were compared with {structures} structures" in text for text in texts), "for a paper"
     columns = read_columns(
         str(result / "particles.star"),
         "particles",

@@ -1,14 +1,18 @@
 """What the viewers read."""
 
+import json
 import os
 import sqlite3
 
+import h5py
 import numpy as np
 import pytest
 from pwem.objects import Particle, SetOfParticles
 from pyworkflow.object import Float, Integer
 
 from cryolike_scipion.convert.inspection import Inspection, is_fresh, read_inspection, row_of_item
+from cryolike_scipion.convert.particle_look import read_look
+from cryolike_scipion.convert.run_scores import RunScores
 from cryolike_scipion.convert.set_columns import read_attributes
 from cryolike_scipion.convert.star import write_star
 
@@ -48,6 +52,23 @@ def test_row_of_an_item(tmp_path):
     assert [row_of_item(star, item) for item in (40, 4, 44)] == [1, 2, 3]
     with pytest.raises(KeyError, match="no particle 41"):
         row_of_item(star, 41)
+
+
+def test_pictures_of_particles_bear_the_ids_that_scipion_shows(tmp_path):
+    """The engine counts rows; a set's ids are others once it is a subset."""
+    star = str(tmp_path / "particles.star")
+    write_star(star, [("particles", ["cryolikeItemId", "x"], [["40", "1"], ["4", "2"], ["44", "3"]])])
+    with h5py.File(tmp_path / "scores.h5", "w") as file:
+        file.attrs["structures"] = json.dumps([{"label": "one"}])
+        file["best_structure"] = np.ones(3, np.int64)
+    np.savez(tmp_path / "gallery.npz", member_row=[[3, 1, 0]])
+    assert RunScores(str(tmp_path)).gallery()["member_row"].tolist() == [[44, 40, 0]]
+    images, curve = np.zeros((2, 4, 4)), np.ones(3)
+    names = ("frequency", "power", "ctf_frequency", "ctf_squared")
+    curves = dict.fromkeys(names, curve)
+    np.savez(tmp_path / "look.npz", rows=[2, 3], raw=images, prepared=images, defocus=15000.0, k_max=0.125, **curves)
+    look = read_look(str(tmp_path / "look.npz"), star)
+    assert look.items.tolist() == [4, 44] and look.title == "particle 4, defocus 1.50 µm, compared to 8.00 Å"
 
 
 def test_an_inspection_is_read_back_and_ages(tmp_path):

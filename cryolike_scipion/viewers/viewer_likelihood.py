@@ -215,7 +215,8 @@ class CryolikeLikelihoodViewer(ProtocolViewer):
                 ("Shifts × rotation", lambda: one_particle.shift_landscape(land.shifts, land.inplane, land.by_shift, label)),
             ]
 
-        return [FigureWindow(f"Score landscape of particle {self.particleId.get()}", make, found.labels, self._tkRoot)]
+        title, best = f"Score landscape of particle {self.particleId.get()}", int(found.posterior.argmax())
+        return [FigureWindow(title, make, found.labels, self._tkRoot, best)]
 
     def _inspect(self, landscape):
         """Return what the engine says about the particle, and an error message or None; its file is kept."""

@@ -48,36 +48,34 @@ class CryolikeConvertedParticlesViewer(ProtocolViewer):
         return [] if self._firstItem() is not None else ["There are no converted particles yet."]
 
     def _showOverview(self, paramName=None):
-        path = os.path.join(self._folder(self._firstItem()), OUTPUT_GALLERY)
+        run = self._folder(self._firstItem())
+        path = os.path.join(run, OUTPUT_GALLERY)
         if os.path.exists(path):
-            return [self._window(path)]
+            return [self._window(path, os.path.join(run, OUTPUT_STAR))]
         return self._showParticle()
 
     def _showParticle(self, paramName=None):
         item = self.particleId.get()
         try:
-            return [self._window(self._inspect(item))]
+            return [self._window(*self._inspect(item))]
         except (KeyError, RuntimeError) as error:
             return [self.errorMessage(str(error.args[0]), f"Particle {item}")]
 
-    def _window(self, path):
-        look = read_look(path)
-
+    def _window(self, path, star):
+        look = read_look(path, star)
+        captions = [f"particle {item}" for item in look.items]
         spectrum = look.frequency, look.power, look.ctf_frequency, look.ctf_squared
 
         def make(_):
             return [
-                ("Before and after", lambda: before_after(look.raw, look.prepared, [f"row {row}" for row in look.rows])),
-                (
-                    "CTF",
-                    lambda: ctf_over_spectrum(*spectrum, look.title),
-                ),
+                ("Before and after", lambda: before_after(look.raw, look.prepared, captions)),
+                ("CTF", lambda: ctf_over_spectrum(*spectrum, look.title)),
             ]
 
         return FigureWindow("Converted particles", make, parent=self._tkRoot)
 
     def _inspect(self, item):
-        """Return the file that the engine wrote about a particle; it is kept."""
+        """Return the file that the engine wrote about a particle, which is kept, and the STAR file of its run."""
         particles = self.protocol.outputParticles
         if item not in particles.getIdSet():
             raise KeyError(f"there is no particle {item} in the output")
@@ -89,7 +87,7 @@ class CryolikeConvertedParticlesViewer(ProtocolViewer):
             os.makedirs(folder, exist_ok=True)
             with BusyCursor(self._tkRoot):
                 Plugin.callEngine(["inspect", run, "--row", row_of_item(star, item), "--device", "cpu", "--out", path])
-        return path
+        return path, star
 
     def _firstItem(self):
         particles = getattr(self.protocol, "outputParticles", None)

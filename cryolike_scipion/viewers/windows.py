@@ -21,24 +21,27 @@ class FigureWindow(View):
         figure is drawn when its tab is first looked at.
     choices : list of str, shown as a list above the tabs.
     parent : Tk widget that owns the window, None for a window of its own.
+    first : int
+        The choice that is shown first, from 0.
     """
 
-    def __init__(self, title, make, choices=(), parent=None):
+    def __init__(self, title, make, choices=(), parent=None, first=0):
+        self._first = first
         self.title, self.choices = title, list(choices)
         self._make, self._parent = make, parent
         self.window = self.box = self._book = None
         self.figures = {}
 
     def tabs(self, choice=None):
-        """Return (name, callable that draws the figure) of every tab, of the first choice if none is given."""
-        return self._make(choice if choice is not None or not self.choices else self.choices[0])
+        """Return (name, callable that draws the figure) of every tab, of the choice that is shown first if none is given."""
+        return self._make(choice if choice is not None or not self.choices else self.choices[self._first])
 
     def show(self):
         """Open the window."""
         self.window = open_toplevel(self.title, self._parent)
         if len(self.choices) > 1:
             self._addChoice()
-        self.choose(0)
+        self.choose(self._first)
 
     def _addChoice(self):
         bar = tk.Frame(self.window, bg=_BACKGROUND)
