@@ -1,13 +1,14 @@
 """Finer sampling where the mass is: rows of poses are divided until the integral has converged.
 
 A row, a view and an origin with all in-plane angles, is divided into the sixteen of its four finer views and four finer
-origins. Rows that are not divided keep the mass of the coarser level, so that the sum over all levels is one quadrature rule
-for the whole integral.
+origins. Rows that are not divided keep the mass of the coarser level, times what a sample of them, drawn by mass, gains or
+loses by division: the midpoint of a cell is above its mean where the likelihood peaks and below it on the slopes, so that to
+divide the heaviest rows alone would make the sum too small.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from .template_bank import TemplateBank
 __all__ = ["Confinement", "Division", "LastRows", "RowGrid", "divide_rows", "division_link", "finer"]
 
 _PAIRS = 24
+_SAMPLED = 24  # of the rows that are not divided
+_NEGLIGIBLE = 2e-3  # share of the mass in rows of which no sample is taken
 
 
 @dataclass(frozen=True)
@@ -170,15 +173,19 @@ def divide_rows(
     for link in links[: division.levels]:
         if not active:
             break
-        for i in active:
-            _leave_light(images, i, rows[i], link, division)
-        parents = np.unique(np.concatenate([rows[i].view for i in active]))
+        samples = {i: _leave_light(images, i, rows[i], link, division) for i in active}
+        drawn = [one.rows.view for one in samples.values() if one is not None]
+        parents = np.unique(np.concatenate([rows[i].view for i in active] + drawn))
         views = (4 * parents[:, None] + np.arange(4)).ravel()
         below = finer(grid, fine)
         templates = fine.templates(below.division, views)
         for i in active:
             before = rows[i].total
             last[i] = _divide(images, i, rows[i], parents, templates, grid, below, band, fine, prior, confinement)
+            sample = samples[i]
+            if sample is not None:
+                _divide(images, i, sample.rows, parents, templates, grid, below, band, fine, prior, confinement)
+                sample.apply(rows[i], grid.step)
             changes[i] = rows[i].total - before
         active = [i for i in active if abs(changes[i]) > division.tolerance]
         grid = below
@@ -193,8 +200,43 @@ def finer(grid: RowGrid, fine: FineViews) -> RowGrid:
     return RowGrid(grid.division + 1, step, fft_friendly(2 * grid.n_inplane, 32) if close else grid.n_inplane)
 
 
-def _leave_light(images: PolarImages, i: int, rows: PoseRows, link: Link, division: Division) -> None:
-    """Move the rows that are not worth dividing to what is left."""
+@dataclass
+class _Sample:
+    """Some of the rows that are left undivided, drawn by mass.
+
+    Attributes
+    ----------
+    rows : PoseRows
+        Each of mass one before it is divided.
+    view, origin : int64 [s], float64 [s, 2]
+        Of these rows before.
+    times : int64 [s]
+        How often each was drawn.
+    log_mass : float
+        Of all rows that are left.
+    """
+
+    rows: PoseRows
+    view: np.ndarray
+    origin: np.ndarray
+    times: np.ndarray
+    log_mass: float
+
+    def apply(self, rows: PoseRows, step: tuple[float, float]) -> None:
+        """Multiply the mass of what is left by what the divided sample gained."""
+        child = self.rows
+        near = np.abs(child.origin[:, None] - self.origin) < 0.3 * np.array(step) + 1e-6
+        mine = near.all(axis=2) & (child.view[:, None] // 4 == self.view)
+        gained = np.exp(child.log_mass) @ mine
+        mean = np.average(gained, weights=self.times)
+        share = np.exp(self.log_mass - rows.left_log_mass)
+        rows.left_log_mass += float(np.log(max(1.0 + share * (mean - 1.0), 1e-3 * share)))
+        error = np.exp(self.log_mass - rows.total) * gained.std(ddof=1) / np.sqrt(len(gained))
+        rows.error = float(np.hypot(rows.error, error))
+
+
+def _leave_light(images: PolarImages, i: int, rows: PoseRows, link: Link, division: Division) -> _Sample | None:
+    """Move the rows that are not worth dividing to what is left; a sample of them where they hold a part of the mass."""
     scale, power = rows.scale, rows.power
     noise = float(images.projected_power[i] / images.dof[i])
     count = len(rows.view)
@@ -204,7 +246,31 @@ def _leave_light(images: PolarImages, i: int, rows: PoseRows, link: Link, divisi
     kept = keep(outlook.log_mass, division.share)[: division.most]
     light = np.ones(len(rows.view), dtype=bool)
     light[kept] = False
+    sample = _sample(rows, np.flatnonzero(light))
     rows.leave(light)
+    return sample
+
+
+def _sample(rows: PoseRows, light: np.ndarray) -> _Sample | None:
+    """Rows drawn from ``light`` at equal distances of mass, or None where these hold next to nothing."""
+    if len(light) < _SAMPLED:
+        return None
+    logs = rows.log_mass[light]
+    whole = float(np.logaddexp.reduce(logs))
+    if not whole > rows.total + np.log(_NEGLIGIBLE):
+        return None
+    order = np.argsort(-logs, kind="stable")
+    held = np.cumsum(np.exp(logs[order] - whole))
+    place = np.searchsorted(held / held[-1], (np.arange(_SAMPLED) + 0.5) / _SAMPLED)
+    drawn, times = np.unique(light[order[np.minimum(place, len(light) - 1)]], return_counts=True)
+    if len(drawn) < _SAMPLED // 2:  # a few rows hold it: their own slope says nothing of the others
+        return None
+    log_prior = rows.log_prior[drawn] - rows.log_mass[drawn]
+    own = replace(
+        rows, view=rows.view[drawn], origin=rows.origin[drawn], log_prior=log_prior, log_mass=np.zeros(len(drawn)),
+        mean_log=rows.mean_log[drawn],
+    )  # fmt: skip
+    return _Sample(own, own.view, own.origin, times, whole)
 
 
 def _divide(

@@ -208,7 +208,7 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
     results.extras["integrated_error"] = Quantity(
         np.concatenate([p["integrated_error"] for p in parts], axis=1),
         "nat",
-        "standard error of the integrated log-likelihood from poses that a hierarchical search did not score "
+        "standard error of the integrated log-likelihood from poses that were not scored, or not finely "
         "[structures × particles]",
     )
     for name in sorted({name for p in parts for name in p if name.startswith("keep_")}):

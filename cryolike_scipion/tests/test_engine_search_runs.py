@@ -64,7 +64,7 @@ def test_the_exhaustive_search_gives_the_same(particles, hierarchical, tmp_path)
     rows = np.arange(COUNT)
     assert off[hierarchical.best_structure - 1, rows].max() < 0.1 and np.median(off) < 0.02 and off.max() < 0.5
     assert (hierarchical.max > exhaustive.max - 0.05).mean() > 0.9
-    assert (exhaustive.extras["integrated_error"].values == 0).all()
+    assert exhaustive.extras["integrated_error"].values.max() < 0.02  # of the rows that were not divided alone
 
 
 def test_threads_change_nothing(particles, hierarchical, tmp_path, monkeypatch):
