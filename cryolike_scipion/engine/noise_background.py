@@ -150,6 +150,14 @@ def background_noise(particles: Particles, settings: PolarSettings) -> NoiseMode
             "noise of optics group %s, from the background of %d images: %s", group.name, rings.images,
             describe(NoiseModel(top, (spectra[-1],)), 0, settings.k_max),
         )  # fmt: skip
+        fades = NoiseModel(top, (spectra[-1],)).fades_at(0, settings.k_max)
+        if fades is not None:
+            logger.warning(
+                "the images of optics group %s hold hardly any noise beyond %.3g Å: they seem filtered, which projections "
+                "are not; set --resolution to that",
+                group.name,
+                1 / fades,
+            )
     return NoiseModel(top, tuple(spectra))
 
 

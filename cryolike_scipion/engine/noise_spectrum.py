@@ -20,7 +20,7 @@ __all__ = ["NoiseModel", "fitted_spectrum", "log_amplitude", "spectrum_cosines",
 
 _FEWEST_TERMS, _MOST_TERMS = 6, 24
 _WIDTH = 3.0  # of the prior of c_j, in units of 1/j²: smooth where the data do not say otherwise
-_FLOOR = 1e-3  # of the mean power: less is no noise but an empty ring, and would count without bound
+_FLOOR = 0.02  # of the mean power: less is no noise but a filter that the templates lack, and would count without bound
 _INTERVALS = 400
 
 
@@ -43,6 +43,12 @@ class NoiseModel:
         """P at frequencies k (1/Å), float64 of the same shape."""
         cosines = spectrum_cosines(torch.as_tensor(k, dtype=torch.float64), self.top, len(self.spectra[group]))
         return np.exp(2.0 * np.tensordot(self.spectra[group], cosines.numpy(), 1))
+
+    def fades_at(self, group: int, k_max: float) -> float | None:
+        """Where, within the band, there is hardly any noise left (1/Å): images have been filtered. None: nowhere."""
+        k = np.linspace(0.0, k_max, _INTERVALS)
+        low = np.flatnonzero(self.power(group, k) < 2 * _FLOOR)
+        return float(k[low[0]]) if len(low) else None
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""

@@ -1,0 +1,152 @@
+"""Runs with ``--noise radial``: without colour they are those with white noise; their spectra are kept, shared and reported."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from cryolike_scipion import engine
+from cryolike_scipion.engine import likelihood_run
+from cryolike_scipion.engine.bands import band_images
+from cryolike_scipion.engine.conversion import convert
+from cryolike_scipion.engine.errors import InputError
+from cryolike_scipion.engine.likelihood_setup import prepare_run, with_noise
+from cryolike_scipion.engine.noise_spectrum import NoiseModel
+from cryolike_scipion.engine.polar_settings import PolarSettings
+from cryolike_scipion.engine.results import load_results
+from cryolike_scipion.parameters import complete
+
+from .small_sets import PIXEL, SEARCH, rewrite_stack, score, simulate, write_maps
+
+QUICK = {"angular_step": 30.0, "no_report": True, "pilot": 20}
+COUNT = 24
+
+
+def colour(k):
+    return 1.0 + 40.0 * np.exp(-k * PIXEL * 16.0)
+
+
+def add_coloured_noise(data):
+    box = data.shape[-1]
+    k = np.hypot(np.fft.fftfreq(box, PIXEL)[:, None], np.fft.fftfreq(box, PIXEL))
+    white = np.random.default_rng(0).standard_normal(data.shape)
+    return data + 2 * np.fft.ifft2(np.fft.fft2(white) * np.sqrt(colour(k))).real
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory):
+    """Folder and maps of particles with noise of which the most is coloured."""
+    folder = tmp_path_factory.mktemp("coloured")
+    maps = write_maps(folder)
+    simulate(folder, maps, count=COUNT, snr=5.0)
+    rewrite_stack(folder / "particles.mrcs", add_coloured_noise)
+    return folder, maps
+
+
+@pytest.fixture(scope="module")
+def radial(coloured, tmp_path_factory):
+    folder, maps = coloured
+    out = tmp_path_factory.mktemp("radial")
+    return out, score(out, folder / "particles.star", maps, noise="radial", **QUICK)
+
+
+def _assert_same(one, other):
+    assert np.array_equal(one.integrated, other.integrated) and np.array_equal(one.cc, other.cc)
+    assert one.parameters["polar"] == other.parameters["polar"]
+
+
+@pytest.mark.parametrize("options", [{}, {"mask_diameter": 70.0}, {"precision": "double"}], ids=["plain", "mask", "double"])
+def test_a_flat_spectrum_gives_what_white_noise_gives(coloured, options):
+    folder, maps = coloured
+    given = {**SEARCH, "particles": [str(folder / "particles.star")], "structures": maps, "out": "out", **options}
+    white = prepare_run(complete("likelihood", given), "cpu")
+    flat = with_noise(white, NoiseModel(0.5 / PIXEL, ((0.0,) * 6,)))
+    assert flat.settings.plain() != white.settings.plain() and PolarSettings.from_plain(flat.settings.plain()) == flat.settings
+    rows = np.arange(COUNT)
+    np.testing.assert_allclose(flat.ring_ctf, white.ring_ctf, rtol=1e-12)
+    if options.get("mask_diameter"):
+        np.testing.assert_allclose(flat.kept, white.kept, rtol=1e-6)
+    tolerance = 1e-10 if "precision" in options else 5e-6
+    found = []
+    for setup in (white, flat):
+        images = convert(setup.particles, rows, setup.settings, setup.rule, "stop").images
+        settings = setup.settings
+        where = settings.images, settings.window, settings.noise
+        found.append([images, band_images(images, settings.grid, setup.bands[0], setup.particles, rows, *where)])
+    for one, other in zip(*found):
+        for field in dataclasses.fields(one):
+            a, b = (getattr(images, field.name).numpy() for images in (one, other))
+            # Weights of the power and of the offset are kept in single precision.
+            bound = max(tolerance, 1e-6 if field.name in ("power", "offset") else 0.0)
+            assert np.abs(a - b).max() <= bound * np.abs(a).max(), field.name
+
+
+def test_the_spectrum_is_found_refined_and_kept_with_the_scores(radial):
+    out, results = radial
+    k, power = (results.grids[name].values for name in ("noise_frequency", "noise_power"))
+    true = colour(k) + 1 / 4  # of the white noise that the simulation added before
+    true /= np.average(true, weights=k)
+    error = np.log(power[0] / true)[10:]
+    print(f"error of ln P beyond the lowest tenth: root mean square {error.std():.3f}")
+    assert error.std() < 0.2 and power.shape == (1, 101)
+    assert results.grids["noise_power"].unit == "1" and "mean 1" in results.grids["noise_power"].meaning
+    scale = json.loads((out / "scale.json").read_text())
+    assert scale["conditions"]["noise"] == "radial"
+    assert scale["groups"][0]["noise"] == results.parameters["polar"]["noise"]["spectra"][0]
+
+
+def test_a_run_that_is_continued_takes_the_spectrum_that_it_found(coloured, radial, monkeypatch):
+    folder, maps = coloured
+    out, first = radial
+    for path in (out / "chunks").glob("*.npz"):
+        path.unlink()
+    monkeypatch.setattr(likelihood_run, "learn_noise", None)
+    _assert_same(score(out, folder / "particles.star", maps, noise="radial", **QUICK), first)
+
+
+def test_parts_share_spectrum_and_scale(coloured, radial, tmp_path):
+    folder, maps = coloured
+    out, first = radial
+    options = {"noise": "radial", "scale_from": str(out), **QUICK}
+    parts = [str(tmp_path / name) for name in "ab"]
+    for part, rows in zip(parts, ("1:10", "11:")):
+        score(part, folder / "particles.star", maps, rows=rows, **options)
+    engine.run("merge", runs=parts, out=str(tmp_path / "whole"))
+    whole = load_results(tmp_path / "whole")
+    np.testing.assert_allclose(whole.integrated, first.integrated, atol=0.02)  # rows that are sampled depend on the block
+    np.testing.assert_allclose(whole.cc, first.cc, atol=1e-5)
+
+
+def test_runs_of_other_structures_share_a_spectrum_and_can_be_merged(coloured, tmp_path):
+    folder, maps = coloured
+    for name, one, more in (("a", maps[:1], {}), ("b", maps[1:], {}), ("c", maps[1:], {"noise_from": str(tmp_path / "a")})):
+        score(tmp_path / name, folder / "particles.star", one, noise="radial", mask_diameter=70.0, **more, **QUICK)
+    with pytest.raises(InputError, match="noise-from"):
+        engine.run("merge", runs=[str(tmp_path / "a"), str(tmp_path / "b")], out=str(tmp_path / "no"))
+    engine.run("merge", runs=[str(tmp_path / "a"), str(tmp_path / "c")], out=str(tmp_path / "yes"))
+    assert load_results(tmp_path / "yes").integrated.shape == (2, COUNT)
+
+
+def test_what_does_not_fit_together_is_refused(coloured, radial, tmp_path):
+    folder, maps = coloured
+    out, _ = radial
+    star = folder / "particles.star"
+    with pytest.raises(InputError, match="another noise model"):
+        score(tmp_path / "a", star, maps, scale_from=str(out), **QUICK)
+    with pytest.raises(InputError, match="--noise radial"):
+        score(tmp_path / "a", star, maps, noise_from=str(out), **QUICK)
+    with pytest.raises(InputError, match="both"):
+        score(tmp_path / "a", star, maps, noise="radial", noise_from=str(out), scale_from=str(out), **QUICK)
+    with pytest.raises(InputError, match="cannot be read"):
+        score(tmp_path / "a", star, maps, noise="radial", noise_from=str(tmp_path), **QUICK)
+
+
+def test_coefficients_made_for_white_noise_are_not_used(coloured, tmp_path, caplog):
+    folder, maps = coloured
+    engine.run("particles", particles=[str(folder / "particles.star")], out=str(tmp_path / "polar"), resolution=10.0)
+    given = {**SEARCH, "particles": [str(tmp_path / "polar")], "structures": maps, "out": "out"}
+    with caplog.at_level("INFO"):
+        setup = prepare_run(complete("likelihood", given | {"noise": "radial"}), "cpu")
+    assert setup.cache is None and "converted afresh" in caplog.text
+    assert prepare_run(complete("likelihood", given), "cpu").cache is not None
