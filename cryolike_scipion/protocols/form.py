@@ -12,6 +12,10 @@ from ..parameters import ParameterError, get
 # Where an engine parameter's name alone says too little.
 _LABELS = {
     "amplitude_contrast": "Amplitude contrast",
+    "assembly": "Biological assembly",
+    "models": "Models of a file",
+    "no_hydrogens": "Leave hydrogen atoms out?",
+    "waters": "Take water?",
     "angular_step": "First angular step",
     "assigned_above": "STAR file per structure, from posterior",
     "atom_model": "Atoms become",

@@ -36,12 +36,11 @@ _SEARCHES = get("likelihood", "search").choices
 _HIERARCHICAL, _EXHAUSTIVE, _LOCAL, _FIXED = (
     _SEARCHES.index(name) for name in ("hierarchical", "exhaustive", "local", "fixed")
 )
-_ONLY_POSE = get("likelihood", "keep").choices.index("pose")
+_LEARNED = get("likelihood", "scale").choices.index("learned")
 
 _GRID = ("max_shift", "shift_step", "shifts_x", "shifts_y", "angular_step", "levels")
 _MODEL = (
-    "noise", "scale", "pilot", "match_amplitudes", "priors", "shift_prior", "view_prior", "posterior_angle", "posterior_shift",
-    "best_poses", "keep",
+    "match_amplitudes", "priors", "shift_prior", "view_prior", "posterior_angle", "posterior_shift", "best_poses",
 )  # fmt: skip
 _OUTPUT = ("assigned_above", "csv", "cs")
 _RESOURCES = ("bad_images", "memory", "precision", "batch_images", "batch_templates")
@@ -96,12 +95,18 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
         add_parameters(form, "likelihood", ("bad_images",), default="flag")
         form.addSection(label="Model and output")
         add_parameters(form, "likelihood", _OUTPUT)
-        add_parameters(form, "likelihood", _MODEL + tuple(name for name in _RESOURCES if name != "bad_images"))
+        add_parameters(form, "likelihood", ("noise", "scale"))
+        add_parameters(form, "likelihood", ("pilot",), condition=f"scale == {_LEARNED}")
+        add_parameters(form, "likelihood", _MODEL)
+        add_parameters(form, "likelihood", ("keep",), condition=f"search == {_EXHAUSTIVE}")
+        add_parameters(form, "likelihood", tuple(name for name in _RESOURCES if name != "bad_images"))
         self._defineComputing(form)
 
     def _parameterNames(self):
         search = self.search.get()
         names = ("search",) + (_GRID if search != _FIXED else ()) + (("local_range",) if search == _LOCAL else ())
+        names += ("noise", "scale") + (("pilot",) if self.scale.get() == _LEARNED else ())
+        names += ("keep",) if search == _EXHAUSTIVE else ()
         if self._fromStructures():
             names += ("symmetry",)
             names += ATOM_PARAMETERS if any(not each.is_map for each in self._structures()) else ()
@@ -186,8 +191,6 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
                 "none of a 3D refinement. Choose particles with a projection alignment, or the hierarchical "
                 "search."
             )
-        if self.keep.get() != _ONLY_POSE and self.search.get() != _EXHAUSTIVE:
-            errors.append("Scores by view, shift or angle are kept of an exhaustive search only. Choose it, or keep the pose.")
         priors = self.priors.get("").replace(",", " ").split()
         if not errors and len(priors) not in (0, self._countStructures()):
             errors.append(f"There are {len(priors)} priors for {self._countStructures()} structures. Give one each, or none.")

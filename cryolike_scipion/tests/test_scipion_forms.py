@@ -72,6 +72,28 @@ def test_every_field_says_what_it_is(project, node):
     assert checked or getattr(protocol, "_verb", None) is None
 
 
+@pytest.mark.parametrize(
+    "node, values, shown, hidden",
+    [
+        ("Likelihood", {}, {"inputTemplates", "maxShift", "pilot"}, {"inputStructures", "symmetry", "localRange", "keep"}),
+        ("Likelihood", {"structuresFrom": 1}, {"inputStructures", "symmetry", "atomModel"}, {"inputTemplates"}),
+        ("Likelihood", {"search": 1}, {"maxShift", "angularStep", "keep"}, {"localRange"}),
+        ("Likelihood", {"search": 2}, {"maxShift", "localRange"}, {"keep"}),
+        ("Likelihood", {"search": 3}, set(), {"maxShift", "shiftStep", "angularStep", "levels", "localRange", "keep"}),
+        ("Likelihood", {"scale": 1}, set(), {"pilot"}),
+        ("GenerateTemplates", {}, {"inputParticles"}, {"box", "pixel"}),
+        ("GenerateTemplates", {"sizeFromParticles": False}, {"box", "pixel"}, {"inputParticles"}),
+        ("Ensemble", {}, {"inputRun"}, {"matrixFile", "orientation", "labels"}),
+        ("Ensemble", {"scoresFrom": 1}, {"matrixFile", "orientation", "labels"}, {"inputRun"}),
+        ("ImportParticles", {}, {"files"}, {"stopFile", "timeout", "fileTimeout"}),
+        ("ImportParticles", {"dataStreaming": True}, {"stopFile", "timeout", "fileTimeout"}, set()),
+    ],
+)
+def test_what_does_not_apply_is_hidden(project, node, values, shown, hidden):
+    protocol = project.new(getattr(protocols, f"ProtCryolike{node}"), **values)
+    assert {name for name in shown | hidden if protocol.evalParamCondition(name)} == shown
+
+
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
 def test_papers_are_known(project, node):
     protocol = project.new(node)

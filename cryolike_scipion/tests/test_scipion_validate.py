@@ -101,8 +101,9 @@ def test_the_hierarchical_search_is_offered_first_and_chosen(project, particles)
 
 def test_scores_by_view_or_shift_are_of_an_exhaustive_search(project, particles):
     template = get("likelihood", "keep").choices.index("template")
-    assert "exhaustive search only" in errors(likelihood(project, particles, keep=template))
-    assert errors(likelihood(project, particles, keep=template, search=search_number("exhaustive"))) == ""
+    assert "keep" not in likelihood(project, particles, keep=template)._formValues()
+    exhaustive = likelihood(project, particles, keep=template, search=search_number("exhaustive"))
+    assert exhaustive._formValues()["keep"] == "template" and errors(exhaustive) == ""
 
 
 @pytest.mark.parametrize("search", ["local", "fixed"])
