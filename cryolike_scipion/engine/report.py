@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..plots import classes, one_particle, poses, scores, structures, volumes
+from ..plots import classes, noise, one_particle, poses, scores, structures, volumes
 from . import report_page as page
 from .agreement import ANGLE, SHIFT
 from .model_comparison import compare_over_set
@@ -50,13 +51,36 @@ def render(
             page.section("Scores", _score_plots(results, scored)),
             page.section("Poses", _pose_plots(results, scored)),
         ]
+    body.append(_noise(results))
     if scored.any() and gallery is not None:
         body.append(page.section("Particles", _pictures(gallery)))
     if densities:
         drawn = [(volumes.slices_and_projections(density, label, pixel), label) for label, density, pixel in densities]
         body.append(page.section("Densities", page.plots(drawn)))
-    body.append(page.section("Parameters", page.parameter_table({**results.parameters, **results.versions})))
+    body.append(page.section("Parameters", page.parameter_table({**_plain_parameters(results), **results.versions})))
     return page.page(title, "Which structure does each particle show, at which pose?", body)
+
+
+def _noise(results: Results) -> str:
+    """Spectra of radial noise; nothing where it is white."""
+    if "noise_power" not in results.grids:
+        return ""
+    frequency, power = (results.grids[name].values for name in ("noise_frequency", "noise_power"))
+    labels = [str(name) for name, _ in results.parameters["scale_prior"]["optics"]]
+    caption = (
+        "Power of the noise of each optics group, mean 1: detail is weighted by its inverse. From the background and "
+        "what is left of some particles without their projections. Nothing in the shaded part was compared."
+    )
+    figure = noise.noise_spectra(frequency, power, results.parameters["polar"]["k_max"], labels)
+    return page.section("Noise", page.plots([(figure, caption)]))
+
+
+def _plain_parameters(results: Results) -> dict[str, Any]:
+    """Parameters without the numbers behind the plotted spectra."""
+    polar = results.parameters.get("polar")
+    if not isinstance(polar, Mapping) or "noise" not in polar:
+        return results.parameters
+    return {**results.parameters, "polar": {name: value for name, value in polar.items() if name != "noise"}}
 
 
 def _facts(results: Results, scored: np.ndarray) -> str:
@@ -198,7 +222,7 @@ def _pictures(gallery: Mapping[str, np.ndarray]) -> str:
         (
             classes.members(gallery, shown),
             "Of each structure, the average of the particles in its most frequent view and those of highest log-likelihood, "
-            "smoothed a little, with their projections below.",
+            "smoothed a little, with their projections below. Numbers are rows of particles.star.",
         )
     ]
     for number, kind in enumerate(gallery["example_kind"], start=1):

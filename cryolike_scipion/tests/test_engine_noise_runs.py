@@ -14,8 +14,10 @@ from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.likelihood_setup import prepare_run, with_noise
 from cryolike_scipion.engine.noise_spectrum import NoiseModel
 from cryolike_scipion.engine.polar_settings import PolarSettings
+from cryolike_scipion.engine.report import render
 from cryolike_scipion.engine.results import load_results
 from cryolike_scipion.parameters import complete
+from cryolike_scipion.plots.noise import noise_spectra
 
 from .small_sets import PIXEL, SEARCH, rewrite_stack, score, simulate, write_maps
 
@@ -94,6 +96,17 @@ def test_the_spectrum_is_found_refined_and_kept_with_the_scores(radial):
     scale = json.loads((out / "scale.json").read_text())
     assert scale["conditions"]["noise"] == "radial"
     assert scale["groups"][0]["noise"] == results.parameters["polar"]["noise"]["spectra"][0]
+
+
+def test_the_report_shows_the_spectrum_that_was_used(radial):
+    _, results = radial
+    frequency, power = (results.grids[name].values for name in ("noise_frequency", "noise_power"))
+    axis = noise_spectra(frequency, power, 0.1, ["one"]).axes[0]
+    assert np.array_equal(axis.lines[0].get_ydata(), power[0])
+    text = render(results, "title")
+    assert "<h2>Noise</h2>" in text and "spectra" not in text.partition("<h2>Parameters</h2>")[2]
+    white = dataclasses.replace(results, grids={})
+    assert "<h2>Noise</h2>" not in render(white, "title")
 
 
 def test_a_run_that_is_continued_takes_the_spectrum_that_it_found(coloured, radial, monkeypatch):

@@ -42,7 +42,7 @@ def test_at_known_poses_more_structures_are_right(known, tmp_path):
 
 
 def test_in_a_search_more_structures_are_right_and_probabilities_are_fairer(tmp_path):
-    maps = simulate(tmp_path, 400, snr=0.02)
-    accuracy, claimed, gain, error, _ = _compare(tmp_path, tmp_path, maps, search="local", local_range=9.0, pilot=50)
+    maps = simulate(tmp_path, 320, snr=0.02)
+    accuracy, claimed, gain, error, _ = _compare(tmp_path, tmp_path, maps, search="local", pilot=40)
     assert accuracy["radial"] > accuracy["white"] and gain > 2 * error
     assert abs(claimed["radial"] - accuracy["radial"]) < 0.5 * abs(claimed["white"] - accuracy["white"])
