@@ -20,6 +20,7 @@ from .likelihood_matrix import LikelihoodMatrix, read_matrix
 from .model_comparison import SetComparison, compare_over_set
 from .own_output import refuse_overwriting
 from .progress import Progress
+from .report_run import title_of
 
 __all__ = ["run"]
 
@@ -65,7 +66,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     from .ensemble_report import render  # matplotlib, which input that is refused need not wait for
 
     with atomic_path(out / PAGE) as temporary:
-        temporary.write_text(render(numbers, found, out.resolve().name), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(render(numbers, found, title_of(out)), encoding="utf-8", errors="backslashreplace")
     progress.update(1)
     progress.close()
     _conclude(out, numbers)

@@ -35,7 +35,7 @@ from .own_output import refuse_overwriting
 from .pose_prior_choice import choose_pose_priors
 from .pose_search import StructureSearch
 from .progress import Progress
-from .report_run import REPORT, or_warn, write_pictures, write_report
+from .report_run import REPORT, or_warn, title_of, write_pictures, write_report
 from .resample import density_on_grid
 from .result_files import EXPORTS, refuse_results, remove_results, write_particle_files
 from .results import Quantity, Results
@@ -284,7 +284,7 @@ def _write(out: Path, setup: Setup, results: Results, parameters: dict[str, Any]
     if parameters["no_report"]:  # its pictures are needed by the report of the whole
         write_pictures(results, out, setup)
     else:
-        or_warn("the report", write_report, results, out / REPORT, out.resolve().name, setup)
+        or_warn("the report", write_report, results, out / REPORT, title_of(out), setup)
 
 
 def _refuse_large_tensor(keep: str, setup: Setup, limits: Budget) -> None:

@@ -19,7 +19,7 @@ from .image_stacks import OK
 from .noise_spectrum import NoiseModel
 from .particles import Particles, read_particles
 from .progress import Progress
-from .report_run import REPORT, or_warn, write_report
+from .report_run import REPORT, or_warn, title_of, write_report
 from .result_files import EXPORTS, remove_results, write_particle_files
 from .results import (
     PER_PARTICLE,
@@ -147,7 +147,7 @@ def run(parameters: Mapping[str, Any], progress: Progress) -> None:
     merged.save(out)
     write_particle_files(out, merged, particles, parameters, [members[0].folder for members in groups])
     or_warn("the pictures of particles", merge_galleries, out, merged, [(item.folder, item.results) for item in runs])
-    or_warn("the report", write_report, merged, out / REPORT, out.resolve().name)
+    or_warn("the report", write_report, merged, out / REPORT, title_of(out))
     progress.update()
     progress.close()
 

@@ -22,7 +22,7 @@ from .particles import Particles, read_particles
 from .polar_images import Window
 from .polar_settings import PolarSettings, band_tail, image_hashes
 from .progress import Progress
-from .report_run import REPORT, or_warn, write_particle_report
+from .report_run import REPORT, or_warn, title_of, write_particle_report
 from .template_power import ctf_arguments, power_rule
 from .workers import parallel
 
@@ -93,7 +93,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     for path in out.glob("polar-*.h5"):
         if path not in written:
             path.unlink()
-    or_warn("the report", write_particle_report, out, out / REPORT, out.resolve().name)
+    or_warn("the report", write_particle_report, out, out / REPORT, title_of(out))
     if statuses.any():
         logger.warning("%d of %d images could not be converted", int((statuses != 0).sum()), len(particles))
     logger.info("%d radii, %d angles to %.2f Å", settings.grid.n_radii, settings.grid.n_angles, 1 / settings.k_max)

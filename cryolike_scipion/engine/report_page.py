@@ -27,12 +27,13 @@ p { margin: .3rem 0; color: var(--soft); }
 .facts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; }
 .facts div { background: #fff; border: 1px solid var(--line); border-radius: .5rem; padding: .6rem 1rem; flex: 1 1 9rem; }
 .facts b { display: block; font-size: 1.35rem; }
-.plots { display: flex; flex-wrap: wrap; gap: .8rem; }
-figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: .5rem; padding: .8rem;
-         flex: 1 1 20rem; max-width: min(100%, 35rem); }
-figure.wide { flex-basis: 100%; max-width: 100%; text-align: center; }
-figure.wide img { width: auto; max-width: 100%; margin: 0 auto; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: .8rem;
+         margin-bottom: .8rem; }
+figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: .5rem; padding: .8rem; }
 figure img { width: 100%; height: auto; display: block; }
+figure.wide { grid-column: 1 / -1; overflow-x: auto; }
+figure.wide img { width: auto; min-width: min(100%, 36rem); max-width: 100%; margin: 0 auto; }
+@media (max-width: 40rem) { figure.wide img { min-width: 36rem; } figure.wide figcaption { position: sticky; left: 0; } }
 figcaption { color: var(--soft); font-size: .85rem; margin-top: .4rem; text-align: left; }
 .scroll { overflow-x: auto; margin-bottom: .8rem; }
 table { border-collapse: collapse; background: #fff; width: 100%; font-size: .9rem; }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import mrcfile
 import numpy as np
 
-from ..constants import DENSITY_FILE, OUTPUT_GALLERY
+from ..constants import DENSITY_FILE, OUTPUT_GALLERY, RESULT_FOLDER
 from .atomic import atomic_path
 from .particles import read_particles
 from .progress import Progress
@@ -40,7 +40,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     """
     folder = Path(parameters["run"])
     path = Path(parameters["out"]) if parameters["out"] is not None else folder / REPORT
-    title = parameters["title"] or folder.resolve().name
+    title = parameters["title"] or title_of(folder)
     progress.start(1, "report", "page")
     if (folder / "scores.h5").exists():
         _write(_page_of_run(load_results(folder), title, folder), path)
@@ -53,6 +53,14 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     progress.update(1)
     progress.close()
     logger.info("report: %s", path)
+
+
+def title_of(folder: Path) -> str:
+    """Name of a run: its folder's, or that of the node in a Scipion project, which keeps its result in ``Runs/NODE/extra``."""
+    parts = folder.resolve().parts
+    if parts[-1] == RESULT_FOLDER and "Runs" in parts[:-1]:
+        return parts[len(parts) - parts[::-1].index("Runs")]
+    return parts[-1]
 
 
 def write_report(results: Results, path: Path, title: str, setup: Setup | None = None) -> None:

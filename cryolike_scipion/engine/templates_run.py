@@ -25,7 +25,7 @@ from .atomic import atomic_path, write_bytes
 from .errors import InputError
 from .own_output import refuse_overwriting
 from .progress import Progress
-from .report_run import REPORT, or_warn, write_template_report
+from .report_run import REPORT, or_warn, title_of, write_template_report
 from .simulate import HalfPlane
 from .slices import SliceMaker
 from .structures import INDEX, Structure, atom_options, one_each, read_structures, save
@@ -102,7 +102,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
         )
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
     write_bytes(out / INDEX, f"[\n{lines}\n]\n".encode())
-    or_warn("the report", write_template_report, out, out / REPORT, out.resolve().name)
+    or_warn("the report", write_template_report, out, out / REPORT, title_of(out))
 
 
 def safe_name(label: str, taken: set[str]) -> str:

@@ -1,6 +1,7 @@
 """Populations of structures with their errors, and what the particles tell of them."""
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from .style import COLOURS, INK, colours, new_figure, one_axis, plain
 
@@ -46,7 +47,12 @@ def known_of_division(known):
     axis = figure.add_subplot()
     count = len(known)
     shown = axis.imshow(known, vmin=0, vmax=1, cmap="viridis", extent=(0.5, count + 0.5, count + 0.5, 0.5))
-    figure.colorbar(shown, ax=axis)
+    bar = figure.colorbar(shown, ax=axis, shrink=0.8)
+    bar.set_label("known of the division", fontsize=8)
+    for each in (axis, bar.ax):
+        each.tick_params(labelsize=8)
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("structure", fontsize=9)
     axis.set_ylabel("structure", fontsize=9)
     return figure

@@ -95,7 +95,7 @@ def shift_landscape(shifts, inplane_deg, score, label):
     )  # fmt: skip
     right.set_xticks(np.arange(0, 361, 90))
     right.set_xlabel("in-plane angle psi (degree)", fontsize=8)
-    right.set_ylabel("number of the shift, from the centre outwards", fontsize=8)
+    right.set_ylabel("number of the shift, outwards", fontsize=8)
     right.set_title(f"{plain(label)}: shifts × rotation", fontsize=8)
     bar = figure.colorbar(picture, ax=right, pad=0.02, extend="min")
     bar.set_label("less the best (nat)", fontsize=8)

@@ -10,6 +10,7 @@ import pytest
 from cryolike_scipion import engine
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.report import render
+from cryolike_scipion.engine.report_run import title_of
 from cryolike_scipion.engine.results import Results, StructureEntry
 from cryolike_scipion.plots import scores, structures
 from cryolike_scipion.plots.style import plain
@@ -137,6 +138,12 @@ def test_the_verb_writes_the_page_and_names_a_missing_result(tmp_path):
         engine.run("report", run=str(tmp_path))
 
 
+def test_the_page_of_a_node_bears_its_name(tmp_path):
+    node = tmp_path / "projects" / "Runs" / "000287_ProtCryolikeLikelihood" / "extra"
+    assert title_of(node / "result") == title_of(node / "batches" / "000001" / "result") == "000287_ProtCryolikeLikelihood"
+    assert title_of(tmp_path / "Runs" / "mine") == "mine" and title_of(tmp_path / "result") == "result"
+
+
 def made_up_gallery(labels):
     """Pictures as a run has them, of noise."""
     rng = np.random.default_rng(4)
@@ -177,7 +184,7 @@ def test_pictures_of_particles_and_densities_are_on_the_page():
     assert page.tags.count("img") == Page(plain_page).tags.count("img") + 4 + 1
 
 
-@pytest.mark.parametrize("width", [600, 1400])
+@pytest.mark.parametrize("width", [500, 1280])
 def test_a_browser_shows_the_page(tmp_path, width):
     browser = program("chromium", "google-chrome", "chromium-browser")
     path, shot = tmp_path / "report.html", tmp_path / "shot.png"
