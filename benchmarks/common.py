@@ -15,10 +15,11 @@ from tempfile import TemporaryFile
 import numpy as np
 
 from cryolike_scipion import __version__
+from cryolike_scipion.tests.process_memory import peak_resident, resident_of_all
 
 GIB = 2.0**30
 MACHINE_TOLD = "CRYOLIKE_BENCH_MACHINE_TOLD"  # set by a document that has said it at its top
-_SAMPLE_SECONDS = 0.01  # between two looks at a process
+_SAMPLE_SECONDS = 0.02  # between two looks at a process
 
 
 def processor() -> str:
@@ -81,7 +82,7 @@ class Usage:
     ----------
     wall : seconds from start to end.
     cpu : seconds of all threads, user and system.
-    peak : bytes, largest resident memory.
+    peak : bytes, largest resident memory, with that of forked processes.
     """
 
     wall: float
@@ -97,7 +98,7 @@ class Usage:
 def measure(command: Sequence[object], timeout: float = float("inf")) -> Usage:
     """Run a command to its end and say what it used.
 
-    The peak is the process's own VmHWM: the ``ru_maxrss`` of a child counts the memory of its parent too.
+    The peak is that of the process, or of all that it forked together, as far as looks every few hundredths of a second tell.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ def measure(command: Sequence[object], timeout: float = float("inf")) -> Usage:
         start = time.perf_counter()
         process = subprocess.Popen(words, stdout=written, stderr=subprocess.STDOUT)
         while True:
-            peak = max(peak, _peak_resident(process.pid))
+            peak = max(peak, peak_resident(process.pid), resident_of_all(process.pid))
             pid, status, used = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
@@ -150,15 +151,3 @@ def cryolike(verb: str, **options: object) -> list[str]:
         values = value if isinstance(value, (list, tuple)) else [] if value is True else [value]
         words += [str(item) for item in values]
     return words
-
-
-def _peak_resident(pid: int) -> float:
-    """VmHWM of a process in bytes; 0 once it has ended."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    except OSError:
-        return 0.0
-    for line in text.splitlines():
-        if line.startswith("VmHWM:"):
-            return float(line.split()[1]) * 1024
-    return 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .likelihood import ScalePrior
-from .likelihood_chunk import STAGES, Scoring, pilot_images
+from .likelihood_chunk import STAGES, Scoring, forked, pilot_images
 from .noise_residuals import refined_noise
 from .noise_spectrum import NoiseModel
 from .particles import Particles
@@ -39,7 +39,8 @@ def learn_prior(scoring: Scoring, parameters: dict[str, Any], progress: Progress
         return {"kind": "free", "groups": {str(g): {"flat": True} for g in chosen}}
     total = sum(len(rows) for rows in chosen.values()) * len(setup.structures)
     progress.start(total * STAGES, "learning the scale", "steps")
-    images = {g: pilot_images(scoring, rows, _WIDE, progress.update) for g, rows in chosen.items()}
+    with forked(scoring) as ready:
+        images = {g: pilot_images(ready, rows, _WIDE, progress.update) for g, rows in chosen.items()}
     progress.close()
     pooled = learn_scale([image for some in images.values() for image in some], _WIDE)
     learned = {}

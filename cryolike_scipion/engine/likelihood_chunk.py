@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
-from . import symmetry
 from .bands import band_images
+from .chunk_arrays import (
+    empty,
+    keep_input_poses,
+    optima_of,
+    store_confidence,
+    store_null,
+    store_optima,
+    store_scores,
+)
 from .compute import thread_count
-from .conversion import Converted, convert
+from .conversion import convert
 from .correlation import shift_factors
 from .exhaustive import BlockSizes
-from .image_stacks import OK
-from .likelihood import ScalePrior, null_log_density
+from .likelihood import ScalePrior
 from .likelihood_setup import Setup
 from .optima import Optima
 from .polar_images import PolarImages
-from .pose_confidence import POSE_COLUMNS, only_pose
-from .pose_mass import PoseWindow
-from .pose_scores import PoseScores, score_poses
+from .pose_scores import score_poses
 from .pose_search import Integral, PoseSamples, StructureSearch
+from .processes import ForkedWorkers, process_count
 from .refine import RefinedPoses, refine_poses
-from .results import PER_STRUCTURE
-from .rotations import distance_deg, euler_from_matrix, matrix_from_euler
+from .rotations import matrix_from_euler
 from .row_scores import MovedImages
 from .scale_prior import PilotImage
-from .views import nearest_view
 from .workers import parallel
 
-__all__ = ["STAGES", "Scoring", "pilot_images", "score_chunk"]
+__all__ = ["STAGES", "Scoring", "forked", "pilot_images", "score_chunk"]
 
 # Ticks per image and structure: the grid, and everything after it.
 STAGES = 2
@@ -55,6 +62,8 @@ class Scoring:
         See `Optima`; "pose": nothing.
     keep_poses : int
         Best distinct poses to keep.
+    workers : ForkedWorkers or None
+        See `forked`; None: threads.
     """
 
     setup: Setup
@@ -64,6 +73,19 @@ class Scoring:
     piece: int
     keep: str = "pose"
     keep_poses: int = 0
+    workers: ForkedWorkers | None = None
+
+
+@contextmanager
+def forked(scoring: Scoring) -> Iterator[Scoring]:
+    """The same with a process for every thread that may be used, where that helps: they end with the context."""
+    _prepare(scoring)
+    count = process_count(scoring.setup.device)
+    if count == 1:
+        yield scoring
+        return
+    with ForkedWorkers(partial(_score_or_sample, scoring), count) as workers:
+        yield dataclasses.replace(scoring, workers=workers)
 
 
 def score_chunk(scoring: Scoring, indices: np.ndarray, tick: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
@@ -76,11 +98,11 @@ def score_chunk(scoring: Scoring, indices: np.ndarray, tick: Callable[[int], Non
         (columns `POSE_COLUMNS`), ``null_log_density`` and ``status`` [m], and with ``keep`` other than "pose" ``keep_value_K``
         and ``keep_position_K`` per structure.
     """
-    arrays = _empty(scoring, len(indices))
-    _prepare(scoring)
+    arrays = empty(scoring.setup, len(indices), scoring.keep, scoring.keep_poses)
     pieces = _pieces(scoring.setup, indices, scoring.piece)
-    counted = _locked(tick)
-    for places, part in zip(pieces, parallel(lambda p: _score_piece(scoring, indices[p], counted), pieces)):
+    groups = scoring.setup.particles.optics_index[indices]
+    tasks = [_Task(indices[places], scoring.priors[int(groups[places[0]])], False) for places in pieces]
+    for places, part in zip(pieces, _in_parallel(scoring, tasks, tick)):
         for name, values in part.items():
             arrays[name][places if name.startswith("keep_") else (..., places)] = values
     return arrays
@@ -90,31 +112,38 @@ def pilot_images(
     scoring: Scoring, indices: np.ndarray, prior: ScalePrior, tick: Callable[[int], None] | None = None
 ) -> list[PilotImage]:
     """Heaviest poses of pilot particles of one optics group."""
+    tasks = [_Task(indices[places], prior, True) for places in _pieces(scoring.setup, indices, scoring.piece)]
+    return [image for found in _in_parallel(scoring, tasks, tick) for image in found]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """Rows (from 0) of one optics group to score, or to take the heaviest poses of; and its scale prior."""
+
+    rows: np.ndarray
+    prior: ScalePrior
+    sample: bool
+
+
+def _in_parallel(scoring: Scoring, tasks: list[_Task], tick: Callable[[int], None] | None) -> Iterator[Any]:
+    if scoring.workers is not None:
+        return scoring.workers.map(tasks, tick)
     _prepare(scoring)
     counted = _locked(tick)
-    pieces = _pieces(scoring.setup, indices, scoring.piece)
-    return [image for found in parallel(lambda p: _pilot_piece(scoring, indices[p], prior, counted), pieces) for image in found]
+    return parallel(lambda task: _score_or_sample(scoring, task, counted), tasks)
 
 
-def _empty(scoring: Scoring, size: int) -> dict[str, np.ndarray]:
-    """Arrays of a chunk or piece of ``size`` particles."""
-    count = len(scoring.setup.structures)
-    arrays = {name: np.zeros((count, size)) for name in (*PER_STRUCTURE, "integrated_change", "integrated_error")}
-    arrays["best_poses"] = np.full((scoring.keep_poses, len(POSE_COLUMNS), count, size), np.nan, dtype=np.float32)
-    arrays["null_log_density"] = np.zeros(size)
-    arrays["status"] = np.zeros(size, dtype=np.uint8)
-    if scoring.keep != "pose":
-        for k in range(count):
-            _store_optima(arrays, k, np.zeros(0, np.int64), size, _optima(scoring.setup, k, 0, scoring.keep))
-    return arrays
+def _score_or_sample(scoring: Scoring, task: _Task, tick: Callable[[int], None]) -> Any:
+    return (_pilot_piece if task.sample else _score_piece)(scoring, task.rows, task.prior, tick)
 
 
 def _prepare(scoring: Scoring) -> None:
-    """Make the templates of all levels in all threads: in a worker that needs them first, one thread would."""
+    """Make what workers share, in all threads: templates of all levels, links of the divisions."""
     if scoring.setup.search != "fixed":
         for search in scoring.searches:
             for level in range(len(search.levels)):
                 search.templates(level)
+            search.links()
 
 
 def _pieces(setup: Setup, indices: np.ndarray, size: int) -> list[np.ndarray]:
@@ -140,28 +169,27 @@ def _locked(tick: Callable[[int], None] | None) -> Callable[[int], None]:
     return counted
 
 
-def _score_piece(scoring: Scoring, rows: np.ndarray, tick: Callable[[int], None]) -> dict[str, np.ndarray]:
+def _score_piece(scoring: Scoring, rows: np.ndarray, prior: ScalePrior, tick: Callable[[int], None]) -> dict[str, np.ndarray]:
     setup, size = scoring.setup, len(rows)
-    arrays = _empty(scoring, size)
+    arrays = empty(setup, size, scoring.keep, scoring.keep_poses)
     converted = convert(setup.particles, rows, setup.settings, setup.rule, setup.bad_images, setup.cache, setup.device)
     arrays["status"] = converted.status
-    _keep_input_poses(arrays, setup, rows, np.arange(size))
+    keep_input_poses(arrays, setup, rows, np.arange(size))
     if converted.images is None:
         return arrays
     usable = converted.usable
-    _null(arrays, converted, usable)
-    prior = scoring.priors[int(setup.particles.optics_index[rows[0]])]
+    store_null(arrays, converted, usable)
     piece = _Piece(setup, converted.images, rows[usable])
     kept = range(len(setup.structures))
-    optima = [_optima(setup, k, len(usable), scoring.keep) if scoring.keep != "pose" else None for k in kept]
+    optima = [optima_of(setup, k, len(usable), scoring.keep) if scoring.keep != "pose" else None for k in kept]
     group = setup.particles.optics[setup.particles.optics_index[rows[0]]]
     in_image = group.aberrations.origin_in_image
     for k, (integral, poses) in enumerate(piece.search(scoring, prior, optima, tick)):
-        _store_confidence(arrays, setup, k, usable, integral, poses, in_image)
-        _store(arrays, setup, k, usable, integral, dataclasses.replace(poses, origin=in_image(poses.origin)))
+        store_confidence(arrays, setup, k, usable, integral, poses, in_image)
+        store_scores(arrays, setup, k, usable, integral, dataclasses.replace(poses, origin=in_image(poses.origin)))
         own = optima[k]
         if own is not None:
-            _store_optima(arrays, k, usable, size, own)
+            store_optima(arrays, k, usable, size, own)
     return arrays
 
 
@@ -273,102 +301,8 @@ class _Piece:
         return self._moved[key]
 
 
-def _optima(setup: Setup, k: int, images: int, keep: str) -> Optima:
-    return Optima(keep, images, len(setup.tables[k]), len(setup.shifts), setup.n_inplane, setup.device)
-
-
 def _input_poses(setup: Setup, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     p = setup.particles
     rotations = matrix_from_euler(p.rot[rows], p.tilt[rows], p.psi[rows])
     group = p.optics[p.optics_index[rows[0]]]
     return rotations, group.aberrations.origin_undistorted(np.stack([p.origin_x[rows], p.origin_y[rows]], axis=1))
-
-
-def _keep_input_poses(arrays: dict[str, np.ndarray], setup: Setup, rows: np.ndarray, places: np.ndarray) -> None:
-    """Rows that cannot be scored keep the pose they came with."""
-    for name in ("rot", "tilt", "psi", "origin_x", "origin_y"):
-        arrays[name][:, places] = getattr(setup.particles, name)[rows]
-
-
-def _null(arrays: dict[str, np.ndarray], converted: Converted, usable: np.ndarray) -> None:
-    images = converted.images
-    assert images is not None
-    unit = (images.pixel_size**2).cpu().numpy()
-    arrays["null_log_density"][usable] = null_log_density(
-        images.projected_power.cpu().numpy() / unit, images.dof.cpu().numpy(), images.mask_power.cpu().numpy() / unit
-    )
-    arrays["status"][usable] = OK
-
-
-def _store(
-    arrays: dict[str, np.ndarray], setup: Setup, k: int, usable: np.ndarray, integral: Integral | None, poses: RefinedPoses
-) -> None:
-    scores: PoseScores = poses.scores
-    rot, tilt, psi = euler_from_matrix(poses.rotation)
-    values = {
-        "integrated": scores.log_ratio if integral is None else integral.log,
-        "integrated_change": 0.0 if integral is None else integral.change,
-        "integrated_error": 0.0 if integral is None else integral.error,
-        "max": scores.log_ratio,
-        "cc": scores.cc,
-        "rot": rot,
-        "tilt": tilt,
-        "psi": psi,
-        "origin_x": poses.origin[:, 0],
-        "origin_y": poses.origin[:, 1],
-        "best_template": nearest_view(setup.tables[k], poses.rotation[:, 2]) + 1,
-        "scale": scores.scale,
-        "pose_posterior": 1.0 if integral is None else np.clip(integral.pose_mass, 0, 1),
-        "pose_entropy": 0.0 if integral is None else np.maximum(integral.mean_log - integral.log, 0),
-    }
-    for name, value in values.items():
-        arrays[name][k, usable] = value
-
-
-def _store_confidence(
-    arrays: dict[str, np.ndarray],
-    setup: Setup,
-    k: int,
-    usable: np.ndarray,
-    integral: Integral | None,
-    poses: RefinedPoses,
-    in_image: Callable[[np.ndarray], np.ndarray],
-) -> None:
-    """Keep how sure poses are; origins of ``poses`` are in the undistorted image, ``in_image`` gives those of the files."""
-    keep, values = len(arrays["best_poses"]), poses.scores.log_ratio
-    if integral is None:
-        found = [only_pose(r, o, v, keep) for r, o, v in zip(poses.rotation, poses.origin, values)]
-    else:
-        found = integral.confidence
-    for name, attribute in (("pose_effective", "effective"), ("pose_gap", "gap"), ("pose_spread", "spread_deg")):
-        arrays[name][k, usable] = [getattr(each, attribute) for each in found]
-    if keep:
-        kept = np.stack([each.poses for each in found])
-        _refine_kept(kept, poses, setup.structures[k].symmetry, setup.near)
-        kept[..., 3:5] = in_image(kept[..., 3:5])
-        arrays["best_poses"][..., k, usable] = kept.transpose(1, 2, 0)
-
-
-def _refine_kept(kept: np.ndarray, poses: RefinedPoses, group: str, near: PoseWindow) -> None:
-    """Put refined poses in the place of the first of the kept ones [m, poses, 7] that each counts as; else nowhere.
-
-    The most likely pose, which is refined, need not be the most probable one under the priors.
-    """
-    rotation = matrix_from_euler(*np.moveaxis(kept[..., :3], -1, 0))
-    angle = distance_deg(rotation, poses.rotation[:, None], symmetry.rotations(group))
-    apart = np.hypot(*np.moveaxis(kept[..., 3:5] - poses.origin[:, None], -1, 0))
-    same = (angle <= near.angle_deg) & (apart <= near.shift * (1 + 1e-6))
-    image = np.flatnonzero(same.any(axis=1))
-    refined = np.column_stack([*euler_from_matrix(poses.rotation), poses.origin, poses.scores.log_ratio])
-    kept[image, same[image].argmax(axis=1), :6] = refined[image]
-
-
-def _store_optima(arrays: dict[str, np.ndarray], k: int, usable: np.ndarray, size: int, optima: Optima) -> None:
-    for what in ("value", "position"):
-        tensor = getattr(optima, what)
-        if tensor is None:
-            continue
-        name = f"keep_{what}_{k + 1:03d}"
-        if name not in arrays:
-            arrays[name] = np.zeros((size, *tensor.shape[1:]), dtype=tensor.cpu().numpy().dtype)
-        arrays[name][usable] = tensor.cpu().numpy()

@@ -25,7 +25,7 @@ from .fingerprint import fingerprint, particles_identity
 from .image_stacks import OK, STATUS_NAMES
 from .learning import learn_noise, learn_prior
 from .likelihood import ScalePrior
-from .likelihood_chunk import STAGES, Scoring, score_chunk
+from .likelihood_chunk import STAGES, Scoring, forked, score_chunk
 from .likelihood_setup import Setup, prepare_run, with_noise
 from .memory import Budget, budget
 from .noise_choice import shared_from
@@ -34,6 +34,7 @@ from .optima import KEEP, tensor_bytes
 from .own_output import refuse_overwriting
 from .pose_prior_choice import choose_pose_priors
 from .pose_search import StructureSearch
+from .processes import process_count
 from .progress import Progress
 from .report_run import REPORT, or_warn, title_of, write_pictures, write_report
 from .resample import density_on_grid
@@ -94,7 +95,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     setup = prepare_run(parameters, parameters["device"])
     _describe(setup)
     limits = budget(parameters, setup)
-    keep_freed_memory(int(min(2**28, 0.1 * limits.total)))
+    keep_freed_memory(int(min(2**28, 0.1 * limits.total / process_count(setup.device))))
     _refuse_large_tensor(parameters["keep"], setup, limits)
     # Spectra that are estimated here are the manifest's.
     fixed = setup.settings if shared_from(parameters) is not None else replace(setup.settings, noise=None)
@@ -182,9 +183,11 @@ def _score(scoring: Scoring, manifest: Manifest, parameters: dict[str, Any], pro
     count *= STAGES
     progress.start(len(setup.particles) * count, "likelihood", "steps", finished * count)
     parts, best_poses = [], no_best_poses(scoring.keep_poses, len(setup.structures), len(setup.particles))
+    if missing:
+        with forked(scoring) as ready:
+            for i in sorted(missing):
+                store.write(i, score_chunk(ready, np.asarray(manifest.ranges[i]), progress.update))
     for i, rows in enumerate(manifest.ranges):
-        if i in missing:
-            store.write(i, score_chunk(scoring, np.asarray(rows), progress.update))
         part = store.read(i)
         put_best_poses(best_poses, rows, part.pop("best_poses"))
         parts.append(part)

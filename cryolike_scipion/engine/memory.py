@@ -13,6 +13,7 @@ import numpy as np
 from .compute import thread_count
 from .errors import InputError
 from .likelihood_setup import Setup
+from .processes import process_count
 
 __all__ = ["Budget", "available_memory", "budget"]
 
@@ -29,8 +30,8 @@ _BYTES_PER_VOXEL = 100.0  # while a structure is made ready: its padded transfor
 class Budget:
     """Sizes of a run; bytes where not said otherwise.
 
-    ``total`` the bound; ``fine`` templates of finer views that are kept; ``chunk`` images written together, ``piece`` of them
-    scored together by one thread.
+    ``total`` the bound; ``fine`` templates of finer views that a process keeps; ``chunk`` images written together, ``piece`` of
+    them scored together by one thread.
     """
 
     total: float
@@ -119,7 +120,7 @@ def budget(parameters: dict[str, Any], setup: Setup) -> Budget:
     rows = max(len(table) for table in setup.tables) * len(setup.shifts) * (1.0 if setup.search == "exhaustive" else 0.05)
     seconds = max(1e-3, rows * per_row_seconds)
     chunk = int(max(_FEWEST_IMAGES, min(_MOST_IMAGES, _CHUNK_SECONDS / seconds)))
-    return Budget(total, 0.4 * left, parameters["batch_images"] or chunk, piece)
+    return Budget(total, 0.4 * left / process_count(setup.device), parameters["batch_images"] or chunk, piece)
 
 
 def _structure_bytes(setup: Setup, k: int) -> float:

@@ -15,7 +15,7 @@ import torch
 
 from .compute import thread_count
 
-__all__ = ["parallel"]
+__all__ = ["be_worker", "parallel"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,7 +45,7 @@ def parallel(function: Callable[[Item], Result], items: Sequence[Item], threads:
         return
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(count, initializer=_enter)
+    pool = ThreadPoolExecutor(count, initializer=be_worker)
     try:
         futures = [pool.submit(function, item) for item in items]
         for future in futures:
@@ -54,5 +54,6 @@ def parallel(function: Callable[[Item], Result], items: Sequence[Item], threads:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _enter() -> None:
+def be_worker() -> None:
+    """Let `parallel` do its work here, in the thread that calls it."""
     _here.is_worker = True

@@ -1,9 +1,11 @@
-"""``--memory`` bounds what a run holds beyond the imported packages, measured by the process itself."""
+"""``--memory`` bounds what a run holds beyond the imported packages, measured from outside."""
 
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -11,23 +13,31 @@ from cryolike_scipion import engine
 from cryolike_scipion.engine.errors import InputError
 from cryolike_scipion.engine.memory import _group_limit, available_memory
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc/self/status on this system")
+from .process_memory import peak_resident, resident_of_all
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="no /proc/self/smaps_rollup on this system"
+)
 
 GIB = 2.0**30
 BOX, PIXEL = 64, 3.0
 ALLOWANCE = 0.05 * GIB  # what the allocators hold on to, and the report's figures
 
-# VmHWM, unlike ru_maxrss, does not count the memory of the process that started this one.
-PEAK = "next(float(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmHWM:'))"
-IMPORTS = "import json, sys, cryolike_scipion.engine.likelihood_run, matplotlib.backends.backend_agg"
+IMPORTS = "import json, sys, time, cryolike_scipion.engine.likelihood_run, matplotlib.backends.backend_agg"
 
 
 def _peak(code=""):
-    """Largest resident memory, bytes, of a process that imports the engine and runs `code`."""
-    script = f"{IMPORTS}\n{code}\nprint('peak', {PEAK})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return float(done.stdout.split("peak")[-1])
+    """Largest resident memory, bytes, of a process that imports the engine and runs `code`, with those that it forks."""
+    script = f"{IMPORTS}\n{code}\ntime.sleep(0.1)"  # in which the end of the imports is seen
+    peak = 0.0
+    with TemporaryFile("w+") as errors:
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=errors, stderr=errors)
+        while process.poll() is None:
+            peak = max(peak, peak_resident(process.pid), resident_of_all(process.pid))
+            time.sleep(0.02)
+        errors.seek(0)
+        assert process.returncode == 0, errors.read()
+    return peak
 
 
 @pytest.fixture(scope="module")
