@@ -2,6 +2,9 @@
 # make test                 all tests     (TESTS=… for some, CRYOLIKE_REQUIRE_ALL=1: a skipped test fails)
 # make bench                every speed table as Markdown (BENCH_OPTIONS=--full: the published settings, hours)
 # make calibration          are the probabilities what they claim? populations, structures, poses (hours; CALIBRATION=… for less)
+# make convergence          are sums over poses those of a grid four times finer? (minutes)
+# make limit                structures told apart with contrast and noise known and learned: the two_state data (minutes)
+# make fairness             one structure as map, sharpened, re-boxed and as atoms against another one (minutes)
 # make proof                RELION goes on from our poses, and its E-step beside our search: 2,000 particles, minutes
 # make screenshots          the pictures of docs/, from a Scipion window on a screen that nobody sees
 # make lint | clean
@@ -11,6 +14,7 @@ TESTS ?= cryolike_scipion/tests
 DEMO_OUT ?= demo_output
 CALIBRATION ?=
 BENCH_OPTIONS ?=
+TWO_STATE ?= ../shared/data/two_state
 JOBS ?= 2
 
 # Their readers are tested; installed beside the environment, or Scipion would load their protocols everywhere.
@@ -18,7 +22,7 @@ OTHER_PLUGINS := scipion-em-cryosparc2==5.0.1 scipion-em-xmipp==29.0.1
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' cryolike_scipion/constants.py)
 
-.PHONY: demo test lint bench calibration proof screenshots clean environment
+.PHONY: demo test lint bench calibration convergence limit fairness proof screenshots clean environment
 
 environment: $(VENV)/.ready
 
@@ -47,6 +51,15 @@ bench: environment
 calibration: environment
 	$(BIN)/python benchmarks/ensemble.py --largest
 	$(BIN)/python benchmarks/calibration.py --out calibration_output $(CALIBRATION)
+
+convergence: environment
+	$(BIN)/python benchmarks/convergence.py --out calibration_output/convergence
+
+limit: environment
+	$(BIN)/python benchmarks/known_scale.py --data "$(TWO_STATE)" --out calibration_output/limit
+
+fairness: environment
+	$(BIN)/python benchmarks/fairness.py --out calibration_output/fairness
 
 proof: environment
 	$(BIN)/python benchmarks/beside_relion.py --count 2000 --box 64 --resolution 8
