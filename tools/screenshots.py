@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 # Name of the driver's picture: name in the documents.
 SHOWN = {
     "project": "project",
+    "project-methods": "project-methods",
     "form-ProtCryolikeGenerateTemplates-1": "form-templates",
     "form-ProtCryolikeConvertParticles-1": "form-particles",
     "form-ProtCryolikeLikelihood-1": "form-likelihood-input",

@@ -119,6 +119,12 @@ def add_parameter(section, verb, name, **options):
     section.addParam(form_name(name), kind, **settings)
 
 
+def add_alternatives(section, name, choices, label, text):
+    """Add a choice between kinds of input, side by side; the first is the default."""
+    display = params.EnumParam.DISPLAY_HLIST
+    section.addParam(name, params.EnumParam, choices=choices, default=0, display=display, label=label, help=text)
+
+
 def form_values(protocol, verb, names):
     """Return what a protocol's form says about some engine parameters.
 

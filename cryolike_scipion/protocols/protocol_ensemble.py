@@ -3,12 +3,12 @@
 import os
 
 from pwem.objects import SetOfVolumes
-from pyworkflow.protocol.params import EnumParam, FileParam, PointerParam
+from pyworkflow.protocol.params import FileParam, PointerParam
 
 from ..constants import DENSITY_FILE, OUTPUT_SCORES, RESULT_FOLDER
 from ..convert.populations import populated_volumes, read_ensemble
 from .batches import file_identity
-from .form import add_parameters
+from .form import add_alternatives, add_parameters
 from .protocol_base import ProtCryolikeBase
 
 FROM_RUN, FROM_MATRIX = 0, 1
@@ -35,15 +35,8 @@ class ProtCryolikeEnsemble(ProtCryolikeBase):
 
     def _defineParams(self, form):
         form.addSection(label="Input")
-        form.addParam(
-            "scoresFrom",
-            EnumParam,
-            choices=["likelihood node", "matrix"],
-            default=FROM_RUN,
-            display=EnumParam.DISPLAY_HLIST,
-            label="Likelihoods from",
-            help="A finished 'likelihood' node, or a matrix of log-likelihoods from a file, such as Xmipp's or CryoLike's.",
-        )
+        matrix = "A finished 'likelihood' node, or a matrix of log-likelihoods from a file, such as Xmipp's or CryoLike's."
+        add_alternatives(form, "scoresFrom", ["likelihood node", "matrix"], "Likelihoods from", matrix)
         form.addParam(
             "inputRun",
             PointerParam,

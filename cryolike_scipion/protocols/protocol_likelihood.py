@@ -4,7 +4,7 @@ import os
 
 import mrcfile
 from pwem.objects import SetOfClasses3D, SetOfParticles
-from pyworkflow.protocol.params import EnumParam, PointerParam
+from pyworkflow.protocol.params import PointerParam
 
 from .. import __version__
 from ..constants import DENSITY_FILE, OUTPUT_REPORT, OUTPUT_STAR
@@ -14,7 +14,7 @@ from ..convert.run_scores import RunScores
 from ..convert.structures import write_structures
 from ..parameters import get
 from .batches import file_identity
-from .form import add_parameter, add_parameters
+from .form import add_alternatives, add_parameter, add_parameters
 from .likelihood_batches import ProtCryolikeLikelihoodBatches
 from .particle_input import (
     IMAGE_PARAMETERS,
@@ -63,15 +63,8 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
     def _defineParams(self, form):
         form.addSection(label="Input")
         add_particles(form)
-        form.addParam(
-            "structuresFrom",
-            EnumParam,
-            choices=["templates", "structures"],
-            default=FROM_TEMPLATES,
-            display=EnumParam.DISPLAY_HLIST,
-            label="Compare with",
-            help="Templates made by 'generate templates', or volumes and atomic structures as they are.",
-        )
+        templates = "Templates made by 'generate templates', or volumes and atomic structures as they are."
+        add_alternatives(form, "structuresFrom", ["templates", "structures"], "Compare with", templates)
         form.addParam(
             "inputTemplates",
             PointerParam,

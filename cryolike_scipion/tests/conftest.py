@@ -105,3 +105,25 @@ def quick(small, tmp_path_factory):
     from .likelihood_runs import run_without_report
 
     return run_without_report(small, tmp_path_factory.mktemp("quick"))
+
+
+@pytest.fixture(scope="module")
+def project(request):
+    """A Scipion project for the tests of a file, which is the working directory meanwhile."""
+    from .node_project import NodeProject
+
+    project = NodeProject(request.module.__name__.rpartition("test_scipion_")[2])
+    yield project
+    project.close()
+
+
+@pytest.fixture(scope="module")
+def imported(project):
+    """Twenty particles of a RELION STAR file without poses, of `node_project.NodeProject.data`."""
+    return project.particles()
+
+
+@pytest.fixture(scope="module")
+def volumes(project):
+    """The two maps of these particles in a set."""
+    return project.volumes()

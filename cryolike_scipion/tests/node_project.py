@@ -20,11 +20,12 @@ FINE = {"angularStep": 15.0, "maxShift": 26.2, "levels": 1, "binThreads": 1}
 
 
 class NodeProject(ScipionProject):
-    """A project, with the folder of :func:`~cryolike_scipion.tests.two_states.two_states` as `data`."""
+    """A project with particles of two structures."""
 
-    def __init__(self, name):
-        self.data = two_states()
-        super().__init__(name)
+    @property
+    def data(self):
+        """The folder of :func:`~cryolike_scipion.tests.two_states.two_states`."""
+        return two_states()
 
     def particles(self, source="particles.star", rows=ROWS):
         """Import some particles through RELION's plugin; those of ``truth.star`` have poses."""

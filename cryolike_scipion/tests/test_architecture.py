@@ -45,6 +45,26 @@ SCIPION_SOURCES = [(path, parts) for path, parts in _sources() if _is_scipion_ha
 ENGINE_SOURCES = [(path, parts) for path, parts in _sources() if parts[0] == "engine"]
 
 
+# A line to drag, and what is said in place of a plot.
+ONLY_IN_WINDOWS = {"threshold_figure", "threshold_lines", "kept_text", "empty"}
+
+
+def test_every_plot_of_a_viewer_is_on_a_page():
+    plots = set()
+    for path in (PACKAGE / "plots").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        plots |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
+
+    def used(paths):
+        nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+        names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        return plots & (names | {node.id for node in nodes if isinstance(node, ast.Name)})
+
+    shown = used((PACKAGE / "viewers").glob("*.py"))
+    assert len(shown) > 15 and shown >= ONLY_IN_WINDOWS
+    assert shown - used((PACKAGE / "engine").glob("*report*.py")) == ONLY_IN_WINDOWS
+
+
 def test_every_file_belongs_somewhere():
     known = set(SCIPION_HALF) | set(SCIPION_FILES) | {"engine", "cli", "__main__", "logo"}
     assert {parts[0] for _, parts in _sources()} <= known

@@ -26,7 +26,7 @@ from cryolike_scipion.protocols.gpu_pool import MASK, GpuPool, pool_of
 from cryolike_scipion.protocols.likelihood_batches import ProtCryolikeLikelihoodBatches
 from cryolike_scipion.protocols.run_progress import progress_line
 
-from .scipion_project import ScipionProject, columns
+from .scipion_project import columns
 from .scipion_sets import make_particles, write_stack
 
 # Stands in for the engine's Python: notes its arguments and time, and copies the particles with their two columns.
@@ -47,13 +47,6 @@ inside && columns && NF > 1 {
 mv "$folder/result/particles.star.tmp" "$folder/result/particles.star"
 echo "end $(date +%s.%N)" >> "$NOTES"
 """
-
-
-@pytest.fixture(scope="module")
-def project():
-    project = ScipionProject("batches")
-    yield project
-    project.close()
 
 
 @pytest.fixture(scope="module")

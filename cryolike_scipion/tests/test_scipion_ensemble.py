@@ -14,7 +14,7 @@ from cryolike_scipion.protocols import ProtCryolikeEnsemble, ProtCryolikeLikelih
 from cryolike_scipion.protocols.protocol_ensemble import FROM_MATRIX
 
 from .mixtures import centres, mixture_of
-from .scipion_project import ScipionProject, columns
+from .scipion_project import columns
 
 # The engine may be in another Python than these tests.
 WRITE_SCORES = """
@@ -27,13 +27,6 @@ results.integrated[:] = values
 results.parameters = {"scale": "learned"}
 results.save(sys.argv[2])
 """
-
-
-@pytest.fixture(scope="module")
-def project():
-    project = ScipionProject("ensemble")
-    yield project
-    project.close()
 
 
 def test_a_likelihood_node_that_works_is_waited_for(project):

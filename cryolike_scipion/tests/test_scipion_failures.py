@@ -7,15 +7,7 @@ import pytest
 
 from cryolike_scipion.protocols import ProtCryolikeConvertParticles
 
-from .scipion_project import ScipionProject
 from .scipion_sets import ODD_NAME, make_particles, write_stack
-
-
-@pytest.fixture(scope="module")
-def project():
-    project = ScipionProject("failures")
-    yield project
-    project.close()
 
 
 @pytest.fixture(scope="module")

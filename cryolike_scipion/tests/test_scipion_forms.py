@@ -31,7 +31,6 @@ from cryolike_scipion.objects import CryolikeTemplates
 from cryolike_scipion.protocols.form import form_name
 from cryolike_scipion.wizards.wizard_symmetry import GROUPS
 
-from .scipion_project import ScipionProject
 from .scipion_sets import make_particles, write_stack
 
 RAISED = re.compile(r"\b(more|larger|higher|smaller|fewer|lower|less|longer|raised)\b", re.IGNORECASE)
@@ -40,13 +39,6 @@ NODES = [getattr(protocols, name) for name in protocols.__all__]
 SCIPIONS_OWN = ("useGpu", "gpuList", "numberOfThreads", "numberOfMpi", "binThreads")  # it draws and explains these
 ASKED_FOR = ("box", "pixel", "threshold")  # without one of their own: the node does not start without them
 MANY = 100_000
-
-
-@pytest.fixture(scope="module")
-def project():
-    project = ScipionProject("forms")
-    yield project
-    project.close()
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)

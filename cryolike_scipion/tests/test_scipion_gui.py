@@ -14,6 +14,9 @@ from .helpers import program
 
 EXPECTED = (
     "project",
+    "project-methods",
+    "cite-ProtCryolikeImportParticles",
+    "advanced-ProtCryolikeLikelihood-4",
     "form-ProtCryolikeLikelihood-4",
     "wizard-mask",
     "wizard-resolution",

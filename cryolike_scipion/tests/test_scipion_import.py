@@ -13,7 +13,7 @@ from cryolike_scipion.convert.poses import euler_matrices
 from cryolike_scipion.convert.star import read_columns
 from cryolike_scipion.protocols import ProtCryolikeImportParticles
 
-from .scipion_project import ScipionProject, columns
+from .scipion_project import columns
 from .scipion_sets import write_stack
 
 HEAD = """
@@ -57,12 +57,10 @@ def write_relion(name, rows, pixel=1.5, labels=LABELS, stack="relion/images.mrcs
 
 
 @pytest.fixture(scope="module")
-def project():
-    project = ScipionProject("imports")
+def project(project):
     os.makedirs("relion")
     write_stack("relion/images.mrcs", 9)
-    yield project
-    project.close()
+    return project
 
 
 def back(particles):

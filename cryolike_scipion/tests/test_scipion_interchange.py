@@ -18,7 +18,7 @@ from cryolike_scipion.protocols import ProtCryolikeLikelihood
 from cryolike_scipion.protocols.particle_input import input_notes, original_star
 from cryolike_scipion.protocols.protocol_likelihood import FROM_STRUCTURES
 
-from .scipion_project import ScipionProject, columns
+from .scipion_project import columns
 from .two_states import PIXEL, two_states
 
 COUNT = 12
@@ -70,13 +70,6 @@ def relion_file(data, folder):
 @pytest.fixture(scope="module")
 def data():
     return two_states()
-
-
-@pytest.fixture(scope="module")
-def project():
-    project = ScipionProject("interchange")
-    yield project
-    project.close()
 
 
 @pytest.fixture(scope="module")

@@ -13,31 +13,12 @@ from cryolike_scipion.convert.star import read_columns
 from cryolike_scipion.protocols import ProtCryolikeConvertParticles, ProtCryolikeLikelihood
 from cryolike_scipion.protocols.protocol_likelihood import FROM_STRUCTURES
 
-from .node_project import COARSE, ROWS, NodeProject, assert_same_poses, engine_star, search_number, stored_poses
+from .node_project import COARSE, ROWS, assert_same_poses, engine_star, search_number, stored_poses
 from .scipion_project import columns
 from .scipion_sets import ODD_NAME, make_particles
 from .two_states import PIXEL
 
 ODD_LABEL = "50S \"D\" 'one' $(touch oops) 100%s ä"
-
-
-@pytest.fixture(scope="module")
-def project():
-    project = NodeProject("inputs")
-    yield project
-    project.close()
-
-
-@pytest.fixture(scope="module")
-def imported(project):
-    """Twenty particles of a RELION STAR file without poses."""
-    return project.particles()
-
-
-@pytest.fixture(scope="module")
-def volumes(project):
-    """Two maps in a set."""
-    return project.volumes()
 
 
 @pytest.fixture(scope="module")

@@ -23,30 +23,11 @@ from cryolike_scipion.protocols import (
 )
 from cryolike_scipion.viewers import CryolikeTemplatesViewer
 
-from .node_project import FINE, ROWS, NodeProject, assert_same_poses, engine_star, stored_poses
+from .node_project import FINE, ROWS, assert_same_poses, engine_star, stored_poses
 from .scipion_project import columns
 from .two_states import PIXEL, POSE
 
 PDB_LINE = "ATOM  %5d  %-3s ALA A%4d    %8.3f%8.3f%8.3f  1.00  0.00           %s\n"
-
-
-@pytest.fixture(scope="module")
-def project():
-    project = NodeProject("nodes")
-    yield project
-    project.close()
-
-
-@pytest.fixture(scope="module")
-def imported(project):
-    """Twenty particles of a RELION STAR file without poses."""
-    return project.particles()
-
-
-@pytest.fixture(scope="module")
-def volumes(project):
-    """Two maps in a set."""
-    return project.volumes()
 
 
 @pytest.fixture(scope="module")

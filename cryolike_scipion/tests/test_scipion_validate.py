@@ -16,17 +16,14 @@ from cryolike_scipion.protocols import (
 )
 from cryolike_scipion.protocols.protocol_likelihood import FROM_STRUCTURES, FROM_TEMPLATES
 
-from .scipion_project import ScipionProject
 from .scipion_sets import make_particles, write_map, write_stack
 
 
 @pytest.fixture(scope="module")
-def project():
-    project = ScipionProject("validate")
+def project(project):
     write_stack("stack.mrcs", 3)
     write_map("map.mrc", pixel=1.5)
-    yield project
-    project.close()
+    return project
 
 
 @pytest.fixture()

@@ -12,27 +12,8 @@ from cryolike_scipion.protocols import ProtCryolikeSelect
 from cryolike_scipion.viewers import CryolikeLikelihoodViewer
 from cryolike_scipion.viewers.viewer_table import CryolikeParticlesTable
 
-from .node_project import ROWS, NodeProject
+from .node_project import ROWS
 from .scipion_project import columns
-
-
-@pytest.fixture(scope="module")
-def project():
-    project = NodeProject("viewers")
-    yield project
-    project.close()
-
-
-@pytest.fixture(scope="module")
-def imported(project):
-    """Twenty particles of a RELION STAR file without poses."""
-    return project.particles()
-
-
-@pytest.fixture(scope="module")
-def volumes(project):
-    """Two maps in a set."""
-    return project.volumes()
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import os
 import webbrowser
 
 import numpy as np
-from pyworkflow.protocol.params import LabelParam
 from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer
 
 from ..constants import RESULT_FOLDER
 from ..convert.populations import read_ensemble
 from ..plots.ensemble import populations_with_errors
 from ..protocols import ProtCryolikeEnsemble
+from .buttons import add_buttons
 from .windows import one_figure
 
 _NUMBERS, _PAGE = "ensemble.json", "ensemble.html"
@@ -26,18 +26,14 @@ class CryolikeEnsembleViewer(ProtocolViewer):
 
     def _defineParams(self, form):
         form.addSection(label="Results")
-        form.addParam(
-            "populations",
-            LabelParam,
-            label="Populations",
-            help="Posterior mean of each structure's population with its 95 % credible interval, the most likely value (cross) "
-            "and the interval from drawing the particles anew (dotted). Press the eye.",
+        intervals = (
+            "Posterior mean of each structure's population with its 95 % credible interval, the most likely value (cross) "
+            "and the interval from drawing the particles anew (dotted)."
         )
-        form.addParam(
-            "report",
-            LabelParam,
-            label="Report in the browser",
-            help="Also what cannot be told apart, and how it was computed. Press the eye.",
+        add_buttons(
+            form,
+            ("populations", "Populations", intervals),
+            ("report", "Report in the browser", "Also what cannot be told apart, and how it was computed."),
         )
 
     def _getVisualizeDict(self):

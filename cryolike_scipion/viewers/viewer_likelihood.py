@@ -3,7 +3,7 @@
 import os
 import webbrowser
 
-from pyworkflow.protocol.params import EnumParam, IntParam, LabelParam
+from pyworkflow.protocol.params import EnumParam, IntParam
 from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer
 
 from .. import Plugin
@@ -13,12 +13,11 @@ from ..convert.run_scores import ANGLE, SHIFT, RunScores
 from ..plots import classes, one_particle, poses, scores, structures, volumes
 from ..plots.style import empty
 from ..protocols import ProtCryolikeLikelihood, ProtCryolikeSelect
+from .buttons import add_buttons
 from .densities import read_density
 from .threshold_window import ThresholdWindow
 from .viewer_table import table_of
 from .windows import FigureWindow, one_figure
-
-_EYE = "Press the eye."
 
 
 class CryolikeLikelihoodViewer(ProtocolViewer):
@@ -43,22 +42,20 @@ class CryolikeLikelihoodViewer(ProtocolViewer):
             "stay; the button makes them, and the others, new sets.\n\n"
             + "\n".join(f"*{score.axis}*: {score.meaning}" for score in scores.SCORES),
         )
-        group = form.addGroup("Structures")
-        for name, label, text in (
+        add_buttons(
+            form.addGroup("Structures"),
             ("populations", "Shares, posteriors, differences", "Share of each structure with its uncertainty, how many "
              "particles are decided, log-likelihood differences of pairs, and the structure × particle matrix."),
             ("classes", "Averages and best members", "Of each structure, the average of the particles in its most frequent "
              "view, and those of highest log-likelihood, with their projections."),
             ("densities", "Densities", "Central slices and projections of what the particles were compared with."),
-        ):  # fmt: skip
-            group.addParam(name, LabelParam, label=label, help=f"{text} {_EYE}")
-        group = form.addGroup("Poses")
-        for name, label, text in (
+        )  # fmt: skip
+        add_buttons(
+            form.addGroup("Poses"),
             ("poses", "Views, in-plane angles, shifts", "Where the best poses lie, and how much the images say about them."),
             ("agreement", "Agreement with the input poses", "Difference in angle and shift from the poses that the particles "
              "came with, if any."),
-        ):  # fmt: skip
-            group.addParam(name, LabelParam, label=label, help=f"{text} {_EYE}")
+        )  # fmt: skip
         group = form.addGroup("One particle")
         particles = getattr(self.protocol, "outputParticles", None)
         group.addParam(
@@ -69,18 +66,16 @@ class CryolikeLikelihoodViewer(ProtocolViewer):
             help="Id of a particle of the output. It is shown beside the best template of each structure, "
             "with its CTF and at its best pose, and the residual of the two.",
         )
-        group.addParam(
-            "landscape",
-            LabelParam,
-            label="Its score landscape",
-            help="The best score at every view, and for every shift and in-plane angle, under each structure. The engine "
-            f"computes them afresh, which can take a minute. {_EYE}",
+        add_buttons(
+            group,
+            ("landscape", "Its score landscape", "The best score at every view, and for every shift and in-plane angle, under "
+             "each structure. The engine computes them afresh, which can take a minute."),
+        )  # fmt: skip
+        add_buttons(
+            form.addGroup("Tables and report"),
+            ("table", "Particles with their scores", "The metadata viewer with our columns."),
+            ("report", "Report in the browser", "All plots on one page."),
         )
-        group = form.addGroup("Tables and report")
-        group.addParam(
-            "table", LabelParam, label="Particles with their scores", help=f"The metadata viewer with our columns. {_EYE}"
-        )
-        group.addParam("report", LabelParam, label="Report in the browser", help=f"All plots on one page. {_EYE}")
 
     def _getVisualizeDict(self):
         return {

@@ -2,7 +2,7 @@
 
 import os
 
-from pyworkflow.protocol.params import IntParam, LabelParam
+from pyworkflow.protocol.params import IntParam
 from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer
 
 from .. import Plugin
@@ -12,6 +12,7 @@ from ..convert.particle_look import read_look
 from ..objects import COEFFICIENTS_ATTRIBUTE
 from ..plots.particles import before_after, ctf_over_spectrum
 from ..protocols import ProtCryolikeConvertParticles
+from .buttons import add_buttons
 from .viewer_likelihood import BusyCursor
 from .windows import FigureWindow
 
@@ -25,13 +26,11 @@ class CryolikeConvertedParticlesViewer(ProtocolViewer):
 
     def _defineParams(self, form):
         form.addSection(label="Particles")
-        form.addParam(
-            "overview",
-            LabelParam,
-            label="Some particles, before and after",
-            help="Images as they are in their files and as they are compared: contrast, background, mask and resolution "
-            "limit; and the CTF over the power spectrum of the first. Press the eye.",
+        images = (
+            "Images as they are in their files and as they are compared: contrast, background, mask and resolution limit; and "
+            "the CTF over the power spectrum of the first."
         )
+        add_buttons(form, ("overview", "Some particles, before and after", images))
         first = self._firstItem()
         form.addParam(
             "particleId",
