@@ -275,6 +275,10 @@ _LIKELIHOOD = (
              "group, from the background of the particles and from what is left of them without their projections. Radial "
              "tells structures apart better where the noise is coloured, as that of real images is."),
     Parameter(
+        "noise_per", "choice", default="group", choices=("group", "micrograph"), expert=True,
+        help="For radial noise: one spectrum for each optics group, or, for what the background of its particles tells, one "
+             "for each micrograph with ten particles or more."),
+    Parameter(
         "noise_from", "path", metavar="DIR", expert=True,
         help="For radial noise: take the spectra that another run found, which may have other structures: its output "
              "folder. For runs that are merged. Default: those of --scale-from, or found from these particles."),

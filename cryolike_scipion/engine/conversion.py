@@ -126,7 +126,7 @@ def _transform(particles, rows, images, settings: PolarSettings, rule, device) -
         pixels = _without_mean(torch.as_tensor(images[part], dtype=kind, device=device))
         pixels = corrected(pixels, group, some)
         if noise is not None:
-            pixels = whitened(pixels, group.pixel_size, noise, number)
+            pixels = whitened(pixels, group.pixel_size, noise, number, rows[part])
         parts.append(
             polar_images(
                 pixels,

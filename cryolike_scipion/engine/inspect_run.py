@@ -67,7 +67,7 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     scale_prior = given.pop("scale_prior")
     polar = given.pop("polar")
     noise = NoiseModel.from_plain(polar["noise"]) if "noise" in polar else None
-    given.setdefault("noise_from", None)  # runs of earlier versions
+    given = {"noise_from": None, "noise_per": "group"} | given  # what runs of earlier versions lack
     setup = prepare_run(given, parameters["device"], noise)
     progress.start(len(setup.structures) + 1, "inspect", "structures")
     arrays = compare(results, setup, place)

@@ -256,6 +256,15 @@ def _grids(results: Results, setup: Setup) -> None:
         grids["noise_frequency"] = Quantity(frequency, "1/angstrom", "frequencies of noise_power")
         power = np.stack([noise.power(g, frequency) for g in range(len(noise.spectra))])
         grids["noise_power"] = Quantity(power, "1", "power of the noise, mean 1 [optics groups × frequencies]")
+        if noise.micrographs is not None:
+            which = noise.micrographs.of_particle + 1
+            grids["noise_micrograph"] = Quantity(
+                which, "1", "row of noise_ratio (from 1) of each particle's micrograph; 0: none"
+            )
+            ratio = noise.micrograph_ratios(frequency)
+            grids["noise_ratio"] = Quantity(
+                ratio, "1", "power of micrographs' noise over their group's [micrographs × frequencies]"
+            )
     grids["radii"] = Quantity(setup.settings.grid.radii, "1/angstrom", "radial nodes of the polar grid")
     grids["radial_weights"] = Quantity(setup.settings.grid.weights, "1/angstrom²", "quadrature weights of the radial nodes")
 

@@ -194,7 +194,7 @@ def prepare_run(parameters: dict[str, Any], device: str, noise: NoiseModel | Non
     margin = _margin(particles) if search in ("local", "fixed") else 0.0
     images = choose_images(parameters, stored, radius, shifts.reach + margin, k_max, particles.optics)
     settings = _settings(parameters, stored, k_max, radius, shifts, margin, images, coarsest)
-    settings = dataclasses.replace(settings, noise=noise or choose_noise(parameters, particles, settings))
+    settings = dataclasses.replace(settings, noise=choose_noise(parameters, particles, settings, noise))
     arguments = ctf_arguments(particles, np.arange(len(particles)), noise=settings.noise)
     tables = [_views(parameters, s, stored_views, k_max) for s, stored_views in zip(structures, ready)]
     if search == "local":  # an input pose may be any of its symmetry mates
@@ -234,7 +234,9 @@ def prepare_run(parameters: dict[str, Any], device: str, noise: NoiseModel | Non
 
 
 def with_noise(setup: Setup, noise: NoiseModel) -> Setup:
-    """The same run with other noise spectra."""
+    """The same run with other noise spectra; those of micrographs differ from them as before."""
+    if noise.micrographs is None and setup.settings.noise is not None:
+        noise = dataclasses.replace(noise, micrographs=setup.settings.noise.micrographs)
     settings = dataclasses.replace(setup.settings, noise=noise)
     transfer = ring_ctf(ctf_arguments(setup.particles, np.arange(len(setup.particles)), noise=noise), settings.grid.radii)
     levels = setup.levels

@@ -14,11 +14,11 @@ from .image_correction import corrected
 from .image_prep import prepare, soft_disc
 from .image_stacks import OK, read_images
 from .noise_spectrum import NoiseModel, fitted_spectrum, term_count
-from .particles import Particles
+from .particles import OpticsGroup, Particles
 from .polar_settings import PolarSettings
 from .template_power import ctf_arguments
 
-__all__ = ["RingPower", "background_noise", "prepared_images"]
+__all__ = ["RingPower", "background_noise", "background_weight", "describe", "prepared_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +140,7 @@ def background_noise(particles: Particles, settings: PolarSettings) -> NoiseMode
     for g, group in enumerate(particles.optics):
         rows = np.flatnonzero(particles.optics_index == g)
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _IMAGES)).round().astype(np.int64))]
-        radius = min(settings.window.radius / group.pixel_size, group.box / 2 - _EDGE)
-        rings = RingPower(1.0 - soft_disc(group.box, radius, _EDGE), group.pixel_size)
+        rings = RingPower(background_weight(group, settings), group.pixel_size)
         if len(rows):
             for _, images in prepared_images(particles, rows, settings):
                 rings.add(images)
@@ -158,7 +157,13 @@ def background_noise(particles: Particles, settings: PolarSettings) -> NoiseMode
                 group.name,
                 1 / fades,
             )
-    return NoiseModel(top, tuple(spectra))
+    return NoiseModel(top, tuple(spectra), tuple(spectra))
+
+
+def background_weight(group: OpticsGroup, settings: PolarSettings) -> Tensor:
+    """One outside the disc in which the structures are searched, or in the corners of a small box: float64 [N, N]."""
+    radius = min(settings.window.radius / group.pixel_size, group.box / 2 - _EDGE)
+    return 1.0 - soft_disc(group.box, radius, _EDGE)
 
 
 def describe(noise: NoiseModel, group: int, k_max: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .errors import InputError
 from .noise_background import background_noise
+from .noise_micrographs import with_micrographs
 from .noise_spectrum import NoiseModel
 from .particles import Particles
 from .polar_settings import PolarSettings
@@ -31,8 +32,11 @@ def shared_from(parameters: Mapping[str, Any]) -> str | None:
     return scale if noise is None else noise
 
 
-def choose_noise(parameters: Mapping[str, Any], particles: Particles, settings: PolarSettings) -> NoiseModel | None:
-    """Spectra of the optics groups; None where the noise is white.
+def choose_noise(
+    parameters: Mapping[str, Any], particles: Particles, settings: PolarSettings, known: NoiseModel | None = None
+) -> NoiseModel | None:
+    """Spectra of the optics groups, those that are ``known`` or such as the parameters say, and of micrographs where these are
+    asked for; None where the noise is white.
 
     Raises
     ------
@@ -42,4 +46,6 @@ def choose_noise(parameters: Mapping[str, Any], particles: Particles, settings: 
     run = shared_from(parameters)
     if parameters["noise"] == "white":
         return None
-    return background_noise(particles, settings) if run is None else shared_noise(run, particles.optics)
+    if known is None:
+        known = background_noise(particles, settings) if run is None else shared_noise(run, particles.optics)
+    return with_micrographs(known, particles, settings) if parameters["noise_per"] == "micrograph" else known

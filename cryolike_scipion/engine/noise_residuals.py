@@ -18,7 +18,7 @@ from .ctf import CtfPoints
 from .image_prep import mask_of
 from .image_stacks import OK
 from .likelihood import ScalePrior
-from .likelihood_chunk import STAGES, Scoring, score_chunk
+from .likelihood_chunk import STAGES, Scoring, forked, score_chunk
 from .likelihood_setup import Setup
 from .noise_background import RingPower, describe, prepared_images
 from .noise_spectrum import NoiseModel, unit_mean, whitened
@@ -54,9 +54,11 @@ def refined_noise(scoring: Scoring, chosen: dict[int, np.ndarray], prior: ScaleP
     scoring = dataclasses.replace(scoring, priors=dict.fromkeys(chosen, prior), keep="pose", keep_poses=0)
     total = sum(len(rows) for rows in chosen.values()) * len(setup.structures)
     progress.start(total * STAGES, "refining the noise spectrum", "steps")
+    with forked(scoring) as ready:
+        found = {g: score_chunk(ready, rows, progress.update) for g, rows in chosen.items()}
     spectra = list(noise.spectra)
     for g, rows in chosen.items():
-        rings = _residual_power(setup, noise, g, rows, score_chunk(scoring, rows, progress.update))
+        rings = _residual_power(setup, noise, g, rows, found[g])
         name = setup.particles.optics[g].name
         if rings.images < _FEWEST:
             logger.info("noise of optics group %s: too few images to correct that of the background", name)
@@ -67,7 +69,7 @@ def refined_noise(scoring: Scoring, chosen: dict[int, np.ndarray], prior: ScaleP
         text = describe(refined, g, setup.settings.k_max)
         logger.info("noise of optics group %s, refined by the residuals of %d particles: %s", name, rings.images, text)
     progress.close()
-    return NoiseModel(noise.top, tuple(spectra))
+    return dataclasses.replace(noise, spectra=tuple(spectra))
 
 
 def _residual_power(setup: Setup, noise: NoiseModel, g: int, rows: np.ndarray, found: dict[str, np.ndarray]) -> RingPower:
@@ -83,7 +85,7 @@ def _residual_power(setup: Setup, noise: NoiseModel, g: int, rows: np.ndarray, f
         kept = [i for i, row in enumerate(some) if int(row) in place]
         if not kept:
             continue
-        some, images = some[kept], whitened(images[kept], group.pixel_size, noise, g)
+        some, images = some[kept], whitened(images[kept], group.pixel_size, noise, g, some[kept])
         at = np.array([place[int(row)] for row in some])
         pose = {name: found[name][best[at], at] for name in ("rot", "tilt", "psi", "origin_x", "origin_y")}
         rotation = matrix_from_euler(pose["rot"], pose["tilt"], pose["psi"])

@@ -16,12 +16,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["NoiseModel", "fitted_spectrum", "log_amplitude", "spectrum_cosines", "term_count", "whitened"]
+__all__ = ["MicrographSpectra", "NoiseModel", "fitted_spectrum", "log_amplitude", "spectrum_cosines", "term_count", "whitened"]
 
 _FEWEST_TERMS, _MOST_TERMS = 6, 24
 _WIDTH = 3.0  # of the prior of c_j, in units of 1/j²: smooth where the data do not say otherwise
 _FLOOR = 0.02  # of the mean power: less is no noise but a filter that the templates lack, and would count without bound
 _INTERVALS = 400
+
+
+@dataclass(frozen=True, eq=False)
+class MicrographSpectra:
+    """What the spectra of micrographs differ from that of their optics group.
+
+    Attributes
+    ----------
+    differences : float64 [s, J]
+        Of c_0 … c_{J−1}.
+    of_particle : int64 [M]
+        Which of them a particle of the run has; -1: none.
+    """
+
+    differences: np.ndarray
+    of_particle: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -34,15 +50,28 @@ class NoiseModel:
         k_top, 1/Å.
     spectra : tuple of tuple of float
         c_0 … c_{J−1} of each optics group.
+    background : tuple of tuple of float
+        The same of the background alone; empty where it is not known.
+    micrographs : MicrographSpectra or None
+        Of a run's particles; made anew from their images where it goes on.
     """
 
     top: float
     spectra: tuple[tuple[float, ...], ...]
+    background: tuple[tuple[float, ...], ...] = ()
+    micrographs: MicrographSpectra | None = None
 
     def power(self, group: int, k: np.ndarray) -> np.ndarray:
         """P at frequencies k (1/Å), float64 of the same shape."""
         cosines = spectrum_cosines(torch.as_tensor(k, dtype=torch.float64), self.top, len(self.spectra[group]))
         return np.exp(2.0 * np.tensordot(self.spectra[group], cosines.numpy(), 1))
+
+    def micrograph_ratios(self, k: np.ndarray) -> np.ndarray:
+        """P of micrographs over that of their groups at frequencies k [q] (1/Å), float64 [s, q]; none without micrographs."""
+        if self.micrographs is None:
+            return np.zeros((0, len(k)))
+        cosines = spectrum_cosines(torch.as_tensor(k), self.top, self.micrographs.differences.shape[1])
+        return np.exp(2.0 * self.micrographs.differences @ cosines.numpy())
 
     def fades_at(self, group: int, k_max: float) -> float | None:
         """Where, within the band, there is hardly any noise left (1/Å): images have been filtered. None: nowhere."""
@@ -51,8 +80,12 @@ class NoiseModel:
         return float(k[low[0]]) if len(low) else None
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {"top": self.top, "spectra": [list(row) for row in self.spectra]}
+        """As JSON values, without micrographs."""
+        return {
+            "top": self.top,
+            "spectra": [list(row) for row in self.spectra],
+            "background": [list(row) for row in self.background],
+        }
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> NoiseModel:
@@ -63,15 +96,27 @@ class NoiseModel:
         ValueError, KeyError, TypeError
             If the values are no such model.
         """
-        spectra = tuple(tuple(float(c) for c in row) for row in values["spectra"])
-        if len({len(row) for row in spectra}) != 1 or not spectra[0] or not float(values["top"]) > 0:
+        spectra, background = (
+            tuple(tuple(float(c) for c in row) for row in values[name]) for name in ("spectra", "background")
+        )
+        if len({len(row) for row in (*spectra, *background)}) != 1 or not spectra or not spectra[0]:
             raise ValueError("noise spectra of different lengths, or none")
-        return cls(float(values["top"]), spectra)
+        if len(background) not in (0, len(spectra)) or not float(values["top"]) > 0:
+            raise ValueError("noise spectra without a background or a frequency")
+        return cls(float(values["top"]), spectra, background)
 
-    def arguments(self, groups: np.ndarray) -> dict[str, Tensor]:
-        """What `CtfPoints` needs to divide CTFs by √P: ``noise`` float64 [m, J] and ``noise_top`` [m] for optics groups [m]."""
-        rows = torch.tensor(self.spectra, dtype=torch.float64)[torch.as_tensor(groups, dtype=torch.int64)]
-        return {"noise": rows, "noise_top": torch.full((len(rows),), self.top, dtype=torch.float64)}
+    def coefficients(self, groups: np.ndarray, rows: np.ndarray | None) -> Tensor:
+        """c of particles: float64 [m, J] from their optics groups [m] and their rows in the run [m] (None: of the group)."""
+        found = np.array(self.spectra)[groups]
+        if self.micrographs is not None and rows is not None:
+            which = self.micrographs.of_particle[rows]
+            found = found + np.where((which >= 0)[:, None], self.micrographs.differences[which], 0.0)
+        return torch.from_numpy(found)
+
+    def arguments(self, groups: np.ndarray, rows: np.ndarray | None = None) -> dict[str, Tensor]:
+        """What `CtfPoints` needs to divide CTFs by √P: ``noise`` float64 [m, J] and ``noise_top`` [m]; see `coefficients`."""
+        found = self.coefficients(groups, rows)
+        return {"noise": found, "noise_top": torch.full((len(found),), self.top, dtype=torch.float64)}
 
 
 def term_count(box: int) -> int:
@@ -92,8 +137,10 @@ def log_amplitude(coefficients: Tensor, cosines: Tensor) -> Tensor:
     return torch.tensordot(rows, cosines, 1)
 
 
-def whitened(images: Tensor, pixel_size: float, noise: NoiseModel, group: int) -> Tensor:
+def whitened(images: Tensor, pixel_size: float, noise: NoiseModel, group: int, rows: np.ndarray | None = None) -> Tensor:
     """Images [m, N, N] of one optics group (pixel size in Å) with their transforms divided by √P.
+
+    With their rows [m] in the run by the spectra of their micrographs, where these are known.
 
     An image is continued periodically, as simulated noise is; what comes in at an edge from the opposite one stays within the
     reach of 1/√P.
@@ -101,8 +148,9 @@ def whitened(images: Tensor, pixel_size: float, noise: NoiseModel, group: int) -
     box = images.shape[-1]
     ky = torch.fft.fftfreq(box, pixel_size, dtype=torch.float64)[:, None]
     kx = torch.fft.rfftfreq(box, pixel_size, dtype=torch.float64)
-    amplitude = noise.power(group, torch.hypot(kx, ky).numpy()) ** -0.5
-    weights = torch.from_numpy(amplitude).to(images.device, images.dtype)
+    cosines = spectrum_cosines(torch.hypot(kx, ky), noise.top, len(noise.spectra[group]))
+    coefficients = noise.coefficients(np.full(len(images), group), rows)
+    weights = torch.exp(-log_amplitude(coefficients, cosines)).to(images.device, images.dtype)
     return torch.fft.irfft2(torch.fft.rfft2(images) * weights, s=(box, box))
 
 

@@ -34,6 +34,7 @@ _CONDITIONS = {
     "images": "another preparation of images",
     "noise": "another noise model",
 }
+_SPECTRA = ("spectra", "background")
 _LACKS = {"noise": "white"}  # what files of earlier versions do not say
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def write_scale(out: Path, learned: Mapping[str, Any], optics: Sequence[OpticsGr
     if "noise" in learned:
         content["noise_top"] = learned["noise"]["top"]
         for g, group in zip(learned["groups"], groups):
-            group["noise"] = learned["noise"]["spectra"][int(g)]
+            group["noise"] = {name: learned["noise"][name][int(g)] for name in _SPECTRA}
     write_bytes(out / SCALE_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode("ascii"))
 
 
@@ -153,13 +154,15 @@ def shared_noise(run: str | os.PathLike[str], optics: Sequence[OpticsGroup]) -> 
         if content["conditions"].get("noise", "white") == "white":
             raise InputError("the noise of this run is white", path, remedy="Take the spectrum of a run with --noise radial")
         known = {canonical_json(each["optics"]): each["noise"] for each in content["groups"]}
-        mean = [sum(column) / len(known) for column in zip(*known.values())]
-        rows = [known.get(canonical_json(asdict(group))) for group in optics]
-        for group, row in zip(optics, rows):
-            if row is None:
+        mean = {
+            name: [sum(column) / len(known) for column in zip(*(each[name] for each in known.values()))] for name in _SPECTRA
+        }
+        found = [known.get(canonical_json(asdict(group))) for group in optics]
+        for group, each in zip(optics, found):
+            if each is None:
                 logger.warning("%s has no noise spectrum of the optics group %s: the mean is used", path, group.name)
-        spectra = [mean if row is None else row for row in rows]
-        return NoiseModel.from_plain({"top": content["noise_top"], "spectra": spectra})
+        spectra = {name: [(each or mean)[name] for each in found] for name in _SPECTRA}
+        return NoiseModel.from_plain({"top": content["noise_top"], **spectra})
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def ctf_arguments(
 ) -> dict[str, Tensor]:
     """Keyword arguments of `ctf` for some particles, each float64 [m]; ``even`` [m, j] where one has such aberrations.
 
-    With ``noise`` those of `CtfPoints` for whitened images.
+    With ``noise`` those of `CtfPoints` for whitened images; the particles are then those of the run.
     """
     optics = particles.optics_index[index]
 
@@ -97,7 +97,7 @@ def ctf_arguments(
             row[: len(group.aberrations.even)] = group.aberrations.even
         values["even"] = groups[optics]
     if noise is not None:
-        values |= {key: value.numpy() for key, value in noise.arguments(optics).items()}
+        values |= {key: value.numpy() for key, value in noise.arguments(optics, index).items()}
     return {key: torch.as_tensor(np.asarray(value, np.float64), device=device) for key, value in values.items()}
 
 

@@ -33,6 +33,7 @@ _LABELS = {
     "max_shift": "Largest shift",
     "memory": "Memory bound",
     "noise": "Noise model",
+    "noise_per": "A noise spectrum for each",
     "no_normalise": "Keep grey values as they are?",
     "pilot": "Particles to learn the contrast from",
     "posterior_angle": "Angle that counts as one pose",

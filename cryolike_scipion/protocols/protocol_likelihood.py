@@ -37,6 +37,7 @@ _HIERARCHICAL, _EXHAUSTIVE, _LOCAL, _FIXED = (
     _SEARCHES.index(name) for name in ("hierarchical", "exhaustive", "local", "fixed")
 )
 _LEARNED = get("likelihood", "scale").choices.index("learned")
+_RADIAL = get("likelihood", "noise").choices.index("radial")
 
 _GRID = ("max_shift", "shift_step", "shifts_x", "shifts_y", "angular_step", "levels")
 _MODEL = (
@@ -88,7 +89,9 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
         add_parameters(form, "likelihood", ("bad_images",), default="flag")
         form.addSection(label="Model and output")
         add_parameters(form, "likelihood", _OUTPUT)
-        add_parameters(form, "likelihood", ("noise", "scale"))
+        add_parameters(form, "likelihood", ("noise",))
+        add_parameters(form, "likelihood", ("noise_per",), condition=f"noise == {_RADIAL}")
+        add_parameters(form, "likelihood", ("scale",))
         add_parameters(form, "likelihood", ("pilot",), condition=f"scale == {_LEARNED}")
         add_parameters(form, "likelihood", _MODEL)
         add_parameters(form, "likelihood", ("keep",), condition=f"search == {_EXHAUSTIVE}")
@@ -98,7 +101,8 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
     def _parameterNames(self):
         search = self.search.get()
         names = ("search",) + (_GRID if search != _FIXED else ()) + (("local_range",) if search == _LOCAL else ())
-        names += ("noise", "scale") + (("pilot",) if self.scale.get() == _LEARNED else ())
+        names += ("noise", "scale") + (("noise_per",) if self.noise.get() == _RADIAL else ())
+        names += ("pilot",) if self.scale.get() == _LEARNED else ()
         names += ("keep",) if search == _EXHAUSTIVE else ()
         if self._fromStructures():
             names += ("symmetry",)
@@ -272,9 +276,10 @@ class ProtCryolikeLikelihood(ProtCryolikeLikelihoodBatches):
         )
 
     def _describeNoise(self):
-        if get("likelihood", "noise").choices[self.noise.get()] == "white":
+        if self.noise.get() != _RADIAL:
             return "the noise taken as white,"
-        return "the noise weighted by a radial spectrum for each optics group, from the particles themselves,"
+        each = ("optics group", "micrograph")[self.noisePer.get()]
+        return f"the noise weighted by a radial spectrum for each {each}, from the particles themselves,"
 
     def _describeScores(self, scores):
         assigned = scores.assigned(self._countStructures())

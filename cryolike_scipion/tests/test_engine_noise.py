@@ -44,7 +44,7 @@ def test_spectra_have_mean_one_and_a_range_worth_the_name():
     assert NoiseModel.from_plain(STEEP.plain()) == STEEP
     for broken in (
         {},
-        {"top": 0.1, "spectra": []},
+        {"top": 0.1, "spectra": [], "background": []},
         {"top": 0.1, "spectra": [[1.0], [1.0, 2.0]]},
         {"top": 0, "spectra": [[0.0]]},
     ):

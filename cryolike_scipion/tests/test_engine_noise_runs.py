@@ -11,6 +11,8 @@ from cryolike_scipion.engine import likelihood_run
 from cryolike_scipion.engine.bands import band_images
 from cryolike_scipion.engine.conversion import convert
 from cryolike_scipion.engine.errors import InputError
+from cryolike_scipion.engine.inspect_run import landscape
+from cryolike_scipion.engine.likelihood import ScalePrior
 from cryolike_scipion.engine.likelihood_setup import prepare_run, with_noise
 from cryolike_scipion.engine.noise_spectrum import NoiseModel
 from cryolike_scipion.engine.polar_settings import PolarSettings
@@ -19,7 +21,7 @@ from cryolike_scipion.engine.results import load_results
 from cryolike_scipion.parameters import complete
 from cryolike_scipion.plots.noise import noise_spectra
 
-from .small_sets import PIXEL, SEARCH, rewrite_stack, score, simulate, write_maps
+from .small_sets import PIXEL, SEARCH, rewrite_stack, score, simulate, with_columns, write_maps
 
 QUICK = {"angular_step": 30.0, "no_report": True, "pilot": 20}
 COUNT = 24
@@ -95,7 +97,8 @@ def test_the_spectrum_is_found_refined_and_kept_with_the_scores(radial):
     assert results.grids["noise_power"].unit == "1" and "mean 1" in results.grids["noise_power"].meaning
     scale = json.loads((out / "scale.json").read_text())
     assert scale["conditions"]["noise"] == "radial"
-    assert scale["groups"][0]["noise"] == results.parameters["polar"]["noise"]["spectra"][0]
+    noise = results.parameters["polar"]["noise"]
+    assert scale["groups"][0]["noise"] == {name: noise[name][0] for name in ("spectra", "background")}
 
 
 def test_the_report_shows_the_spectrum_that_was_used(radial):
@@ -139,6 +142,70 @@ def test_runs_of_other_structures_share_a_spectrum_and_can_be_merged(coloured, t
         engine.run("merge", runs=[str(tmp_path / "a"), str(tmp_path / "b")], out=str(tmp_path / "no"))
     engine.run("merge", runs=[str(tmp_path / "a"), str(tmp_path / "c")], out=str(tmp_path / "yes"))
     assert load_results(tmp_path / "yes").integrated.shape == (2, COUNT)
+
+
+@pytest.fixture(scope="module")
+def two_micrographs(tmp_path_factory):
+    """Particles of two micrographs, of which one has coloured and the other white noise, and of a third with few."""
+    folder = tmp_path_factory.mktemp("micrographs")
+    maps = write_maps(folder)
+    simulate(folder, maps, count=52, snr=5.0)
+    which = np.arange(52) % 2
+    which[[11, 30]] = 2
+
+    def change(data):
+        white = 2 * np.random.default_rng(1).standard_normal(data.shape)
+        return np.where((which == 0)[:, None, None], add_coloured_noise(data), data + white)
+
+    rewrite_stack(folder / "particles.mrcs", change)
+    names = np.array(["a.mrc", "b.mrc", "c.mrc"])[which]
+    return with_columns(folder / "particles.star", folder / "named.star", rlnMicrographName=names), maps, which
+
+
+def test_micrographs_have_spectra_of_their_own(two_micrographs, tmp_path):
+    star, maps, which = two_micrographs
+    options = {"noise": "radial", "noise_per": "micrograph", **QUICK}
+    found = score(tmp_path / "whole", star, maps, **options)
+    number = found.grids["noise_micrograph"].values
+    assert np.array_equal(number, np.array([1, 2, 0])[which])
+    k, ratio, group = (found.grids[name].values for name in ("noise_frequency", "noise_ratio", "noise_power"))
+    inside = slice(15, None)
+    for power, true in zip(ratio * group, (colour(k) + 1 / 4, np.ones_like(k))):
+        error = np.log(power / true)[inside]
+        print("error of ln P, but for a factor: root mean square", error.std().round(3))
+        assert error.std() < 0.35
+    # The run that is continued, and parts that share its group's spectrum, have those of the micrographs again.
+    for path in (tmp_path / "whole" / "chunks").glob("*.npz"):
+        path.unlink()
+    _assert_same(score(tmp_path / "whole", star, maps, **options), found)
+    part = score(tmp_path / "part", star, maps, rows="1:40", scale_from=str(tmp_path / "whole"), **options)
+    assert part.grids["noise_ratio"].values.shape == ratio.shape
+    assert np.abs(np.log(part.grids["noise_ratio"].values / ratio))[:, inside].max() < 0.5
+    engine.run("inspect", run=str(tmp_path / "whole"), row=2, out=str(tmp_path / "one.npz"), landscape=True)
+    given = {**SEARCH, **options, "particles": [str(star)], "structures": maps, "out": "out"}
+    noise = NoiseModel.from_plain(found.parameters["polar"]["noise"])
+    setup = with_noise(prepare_run(complete("likelihood", given), "cpu"), noise)
+    prior = ScalePrior(**found.parameters["scale_prior"]["groups"]["0"])
+    with np.load(tmp_path / "one.npz") as look:
+        np.testing.assert_allclose(look["view_score_001"], landscape(setup, 1, 0, prior)["view_score_001"], atol=1e-3)
+
+
+def test_rows_are_whitened_by_their_micrographs(two_micrographs):
+    star, maps, which = two_micrographs
+    given = {**SEARCH, "particles": [str(star)], "structures": maps, "out": "out", "noise": "radial"}
+    setup = prepare_run(complete("likelihood", given | {"noise_per": "micrograph"}), "cpu")
+    noise, rows = setup.settings.noise, np.array([3, 0, 11, 1])
+    assert set(which[rows]) == {0, 1, 2}
+    together = convert(setup.particles, rows, setup.settings, setup.rule, "stop").images
+    for i, row in enumerate(rows):
+        number = noise.micrographs.of_particle[row]
+        assert (number < 0) == (which[row] == 2)
+        change = noise.micrographs.differences[number] if number >= 0 else 0.0
+        own = dataclasses.replace(setup.settings, noise=NoiseModel(noise.top, (tuple(np.array(noise.spectra[0]) + change),)))
+        alone = convert(setup.particles, rows[i : i + 1], own, setup.rule, "stop").images
+        for name in ("matched", "power", "offset", "image_power"):
+            a, b = (getattr(images, name).numpy() for images in (together.take([i]), alone))
+            assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max(), name
 
 
 def test_what_does_not_fit_together_is_refused(coloured, radial, tmp_path):
