@@ -2,7 +2,7 @@
 
 By default on simulated particles of two structures, with views every 3.8° and shifts every pixel within ±6 pixels; with
 ``--star`` on particles given. Both searches use the same scale prior, learned from the particles, in single precision, and
-are timed in the same threads after templates and conversion. Poses are those of the grid, not refined.
+are timed in as many processes after templates and conversion. Poses are those of the grid, not refined.
 """
 
 from __future__ import annotations
@@ -274,8 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     structures = ", ".join(f"{m.case.name}: {len(m.rows)} particles × {len(m.groups)} structures" for m in measured)
     print(
         f"{structures}; views every {options.angular_step:g}°, shifts every "
-        f"{f'{options.shift_step:g} Å' if options.shift_step else 'pixel'}; {options.threads} threads; float32, templates made "
-        "and images converted before. The reference was timed on a few images, views and shifts of the same set.\n"
+        f"{f'{options.shift_step:g} Å' if options.shift_step else 'pixel'}; {options.threads} processes; float32, templates "
+        "made and images converted before. The reference was timed on a few images, views and shifts of the same set.\n"
     )
     print(closeness_table(measured) + "\n")
     print(speed_table(measured))

@@ -19,7 +19,7 @@ from common import best_of, processor
 
 from cryolike_scipion import __version__
 from cryolike_scipion.engine.allocator import keep_freed_memory
-from cryolike_scipion.engine.compute import use_threads
+from cryolike_scipion.engine.compute import thread_count, use_threads
 from cryolike_scipion.engine.correlation import correlate, shift_factors, shifted_rows
 from cryolike_scipion.engine.exhaustive import BlockSizes, search_grid
 from cryolike_scipion.engine.image_prep import ImageSettings
@@ -27,6 +27,7 @@ from cryolike_scipion.engine.likelihood import ScalePrior
 from cryolike_scipion.engine.polar_grid import PolarGrid, choose_grid, gauss_radial_rule, inplane_count
 from cryolike_scipion.engine.polar_images import PolarImages, Window, padded_size, polar_images
 from cryolike_scipion.engine.polar_settings import GRID_ACCURACY, band_tail
+from cryolike_scipion.engine.processes import ForkedWorkers
 from cryolike_scipion.engine.radial_basis import plain_basis
 from cryolike_scipion.engine.shifts import grid_by_count
 from cryolike_scipion.engine.simulate import HalfPlane, Optics, clean_images, draw_truth, noisy_images
@@ -36,7 +37,6 @@ from cryolike_scipion.engine.synthetic_structure import write_structures
 from cryolike_scipion.engine.template_bank import BASIS_ACCURACY, TemplateBank, common_basis
 from cryolike_scipion.engine.template_power import PowerRule, delocalisation, power_rule, template_power
 from cryolike_scipion.engine.views import cryolike_views, healpix_views
-from cryolike_scipion.engine.workers import parallel
 
 _WIDTH = 190.0  # Å, edge of the box; the made-up protein is 115 Å across
 _SHIFT_PIXELS = 1.0
@@ -124,19 +124,20 @@ def _images(structure: Structure, box: int, pixel: float, count: int):
 
 
 def time_ours(case: Case, repeats: int) -> tuple[float, PolarGrid, int]:
-    """Seconds of the whole search, our grid, and the number of in-plane angles."""
+    """Seconds of the whole search in processes, as a run does it, our grid, and the number of in-plane angles."""
     grid, bank = case.grid(), case.bank()
     templates, images = bank.templates(case.views), case.polar(grid)
     n_inplane = inplane_count(bank.basis.n_orders - 1)
-    per_part = BlockSizes().fit(len(case.shifts), n_inplane)[0]
+    per_part = min(BlockSizes().fit(len(case.shifts), n_inplane)[0], -(-len(images) // thread_count()))  # all have work
     noise = float((images.projected_power / images.dof).mean().sqrt())
     prior = ScalePrior(case.signal, 0.1 * case.signal / noise)  # as a run learns it: 10 % from particle to particle
     parts = [slice(start, start + per_part) for start in range(0, len(images), per_part)]
 
-    def score(part: slice) -> None:
+    def score(part: slice, _: object) -> None:
         search_grid(images.take(part), templates, case.views.weights, case.shifts, n_inplane, prior, grid, bank.basis)
 
-    return best_of(lambda: list(parallel(score, parts)), repeats), grid, n_inplane
+    with ForkedWorkers(score, thread_count()) as workers:
+        return best_of(lambda: list(workers.map(parts)), repeats), grid, n_inplane
 
 
 def time_reference(case: Case, repeats: int) -> tuple[float, PolarGrid]:

@@ -24,6 +24,7 @@ from cryolike_scipion.engine.memory import budget
 from cryolike_scipion.engine.optima import Optima
 from cryolike_scipion.engine.polar_settings import PolarSettings
 from cryolike_scipion.engine.pose_search import Integral, StructureSearch
+from cryolike_scipion.engine.processes import ForkedWorkers
 from cryolike_scipion.engine.scale_prior import learn_scale
 from cryolike_scipion.engine.slices import SliceMaker
 from cryolike_scipion.engine.template_power import ctf_arguments, power_rule
@@ -94,7 +95,7 @@ class Searches:
     ----------
     case : Case
     count : particles, the first of the file.
-    threads : worker threads.
+    threads : worker processes.
     priors : scale prior of each optics group; learned from the particles where not given.
     sampling : options of ``likelihood``.
     """
@@ -186,26 +187,33 @@ class Searches:
         return learned
 
     def _run(self, what: str, setup: Setup) -> Found:
-        """Search all pieces in threads, timed from the first to the last, after a search of one particle."""
-        one = self.pieces[0][1].images
-        assert one is not None
-        self._search(setup, self.pieces[0][0][self.pieces[0][1].usable][:1], one.take(slice(0, 1)))
-        for counted in self.counted:
-            counted.rows.clear()
-        start = time.perf_counter()
-        work = parallel(lambda p: self._search(setup, p[0][p[1].usable], p[1].images), self.pieces)
+        """Search all pieces in processes, as a run does, timed from the first to the last, after a search of one particle."""
+        rows, made = self.pieces[0]
+        assert made.images is not None
+        self._search(setup, rows[made.usable][:1], made.images.take(slice(0, 1)))
+
+        def search(piece: int, _: object) -> tuple[list[Integral], list[dict[int, int]]]:
+            for counted in self.counted:
+                counted.rows.clear()
+            rows, made = self.pieces[piece]
+            return self._search(setup, rows[made.usable], made.images), [counted.rows for counted in self.counted]
+
         sizes = [len(made.usable) for _, made in self.pieces]
-        parts = list(told(zip(sizes, work), f"{self.case.name}, {what}", len(self.rows)))
-        seconds = time.perf_counter() - start
+        with ForkedWorkers(search, self.threads) as workers:
+            start = time.perf_counter()
+            found = told(zip(sizes, workers.map(range(len(sizes)))), f"{self.case.name}, {what}", len(self.rows))
+            parts, summed = zip(*found)
+            seconds = time.perf_counter() - start
         names = ("log", "error", "best", "rotation")
         whole = {
             n: np.array([np.concatenate([getattr(p[k], n) for p in parts]) for k in range(len(self.counted))]) for n in names
         }
-        rows = np.repeat(self.grid_rows[:, None], len(self.rows), axis=1).astype(np.float64)
+        opened = np.repeat(self.grid_rows[:, None], len(self.rows), axis=1).astype(np.float64)
         if setup.search == "hierarchical":
             seeds = setup.particles.row[self.rows]
-            rows[:] = [[counted.rows[int(seed)] for seed in seeds] for counted in self.counted]
-        return Found(**whole, rows=rows, seconds=seconds)
+            own = [{row: n for each in summed for row, n in each[k].items()} for k in range(len(self.counted))]
+            opened[:] = [[count[int(seed)] for seed in seeds] for count in own]
+        return Found(**whole, rows=opened, seconds=seconds)
 
     def _search(self, setup: Setup, rows: np.ndarray, images) -> list[Integral]:
         """Integrals under every structure; lower bands of the images are made here, as a run would."""
