@@ -397,6 +397,9 @@ _SIMULATE = (
     Parameter("snr", "float", default=0.1, metavar="X", above=0,
               help="Variance of the clean images over that of the noise, over the whole box. Higher is "
                    "easier."),
+    Parameter("noise_from", "path", metavar="DIR", expert=True,
+              help="Give the noise the spectrum that a run with --noise radial found: its output folder. For particles like "
+                   "those of that run. Default: white."),
     Parameter("max_shift", "float", unit="Å", metavar="A", minimum=0,
               help="Largest shift along x and along y. Default: 5 % of the box."),
     Parameter("defocus_min", "float", default=8000.0, unit="Å", metavar="A",

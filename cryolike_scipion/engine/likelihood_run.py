@@ -328,7 +328,14 @@ def _versions() -> dict[str, str]:
 
 def _describe(setup: Setup) -> None:
     table, grid = setup.tables[0], setup.settings.grid
-    logger.info("%d particles against %d structures, %s search", len(setup.particles), len(setup.structures), setup.search)
+    noise = "white" if setup.settings.noise is None else "radial"
+    logger.info(
+        "%d particles against %d structures, %s search, %s noise",
+        len(setup.particles),
+        len(setup.structures),
+        setup.search,
+        noise,
+    )
     logger.info(
         "to %.2f Å: %d radii, %d in-plane angles, %d views (%.2f°), %d shifts (within %.1f Å); %d finer levels",
         1 / grid.k_max,

@@ -23,7 +23,7 @@ __all__ = ["RingPower", "background_noise", "background_weight", "describe", "pr
 logger = logging.getLogger(__name__)
 
 _IMAGES = 300  # per optics group, evenly spread over the set
-_AT_ONCE = 50
+_PIXELS_AT_ONCE = 2**21
 _LEFT = 0.4  # of a ring's power, without the mean: less cannot be told
 _EDGE = 3.0  # pixels, of the hole around the particle
 
@@ -118,8 +118,9 @@ def prepared_images(particles: Particles, rows: np.ndarray, settings: PolarSetti
     """Readable images of particles of one optics group, some at a time: rows [m], and float64 [m, N, N] as they are compared,
     but for mask and band limit."""
     group = particles.optics[particles.optics_index[rows[0]]]
-    for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE]
+    count = max(1, _PIXELS_AT_ONCE // group.box**2)
+    for start in range(0, len(rows), count):
+        some = rows[start : start + count]
         raw, status, _ = read_images(particles, some)
         some, raw = some[status == OK], raw[status == OK]
         if not len(some):

@@ -24,7 +24,7 @@ from .particles import OpticsGroup
 from .polar_settings import PolarSettings
 from .results import StructureEntry
 
-__all__ = ["SCALE_FILE", "read_scale", "scale_conditions", "shared_mask", "shared_noise", "write_scale"]
+__all__ = ["SCALE_FILE", "mean_noise", "read_scale", "scale_conditions", "shared_mask", "shared_noise", "write_scale"]
 
 SCALE_FILE = "scale.json"
 _FORMAT = 2
@@ -151,18 +151,30 @@ def shared_noise(run: str | os.PathLike[str], optics: Sequence[OpticsGroup]) -> 
     """
     path = Path(run) / SCALE_FILE
     with _understood(path) as content:
-        if content["conditions"].get("noise", "white") == "white":
-            raise InputError("the noise of this run is white", path, remedy="Take the spectrum of a run with --noise radial")
-        known = {canonical_json(each["optics"]): each["noise"] for each in content["groups"]}
-        mean = {
-            name: [sum(column) / len(known) for column in zip(*(each[name] for each in known.values()))] for name in _SPECTRA
-        }
+        known, mean = _spectra(content, path)
         found = [known.get(canonical_json(asdict(group))) for group in optics]
         for group, each in zip(optics, found):
             if each is None:
                 logger.warning("%s has no noise spectrum of the optics group %s: the mean is used", path, group.name)
         spectra = {name: [(each or mean)[name] for each in found] for name in _SPECTRA}
         return NoiseModel.from_plain({"top": content["noise_top"], **spectra})
+
+
+def mean_noise(run: str | os.PathLike[str]) -> NoiseModel:
+    """The mean of a run's noise spectra, as that of one group; errors as for `shared_noise`."""
+    path = Path(run) / SCALE_FILE
+    with _understood(path) as content:
+        _, mean = _spectra(content, path)
+        return NoiseModel.from_plain({"top": content["noise_top"], **{name: [mean[name]] for name in _SPECTRA}})
+
+
+def _spectra(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Noise spectra by optics group, and their mean."""
+    if content["conditions"].get("noise", "white") == "white":
+        raise InputError("the noise of this run is white", path, remedy="Take the spectrum of a run with --noise radial")
+    known = {canonical_json(each["optics"]): each["noise"] for each in content["groups"]}
+    columns = {name: zip(*(each[name] for each in known.values())) for name in _SPECTRA}
+    return known, {name: [sum(column) / len(known) for column in of_groups] for name, of_groups in columns.items()}
 
 
 @contextmanager

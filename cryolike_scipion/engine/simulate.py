@@ -1,6 +1,6 @@
 """Particle images of known structures at known poses, after the image model of the engine.
 
-    image = scale · signal · CTF · shift_o · P(A) V + offset + noise,   noise white with variance 1
+    image = scale · signal · CTF · shift_o · P(A) V + offset + noise,   noise with variance 1, white or coloured
 
 `signal` is one factor for all particles that gives the wanted signal-to-noise ratio, the variance of the
 clean images over that of the noise, over the whole box and averaged over the particles (before the scale
@@ -197,12 +197,16 @@ def clean_images(
     return plane.image(values)
 
 
-def noisy_images(clean: Tensor, signal: float, truth: Truth, which: np.ndarray, seed: int) -> Tensor:
+def noisy_images(
+    clean: Tensor, signal: float, truth: Truth, which: np.ndarray, seed: int, amplitude: np.ndarray | None = None
+) -> Tensor:
     """Add scale, offset and noise to clean images [m, y, x]; returns float32.
 
     The noise of a particle depends on `seed` and on its number only, not on the order in which particles are
-    made.
+    made. It is white, or has the root of its power given, float64 [N, N // 2 + 1], at the frequencies of a real DFT.
     """
     scale, offset = (torch.as_tensor(values[which])[:, None, None] for values in (truth.scale, truth.offset))
     noise = np.stack([np.random.default_rng([seed, int(m)]).standard_normal(clean.shape[1:]) for m in which])
+    if amplitude is not None:
+        noise = np.fft.irfft2(np.fft.rfft2(noise) * amplitude, s=noise.shape[1:])
     return (signal * scale * clean + offset + torch.as_tensor(noise)).to(torch.float32)

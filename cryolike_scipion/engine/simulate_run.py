@@ -14,6 +14,7 @@ import torch
 from .atomic import atomic_path, write_bytes
 from .errors import InputError
 from .progress import Progress
+from .shared_scale import mean_noise
 from .simulate import HalfPlane, Optics, Truth, clean_images, draw_truth, noisy_images
 from .slices import SliceMaker
 from .structures import Structure, atom_options, kind_of, read_structure, read_structures
@@ -65,7 +66,8 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     )
     optics = Optics(parameters["voltage"], parameters["cs"], parameters["amplitude_contrast"], parameters["phase_shift"])
     makers = [SliceMaker(structure, plane.points()) for structure in structures]
-    _write_stack(out / STACK, truth, makers, plane, optics, parameters["snr"], seed, progress)
+    amplitude = None if parameters["noise_from"] is None else _noise_amplitude(parameters["noise_from"], plane)
+    _write_stack(out / STACK, truth, makers, plane, optics, parameters["snr"], seed, amplitude, progress)
     _write_star(out / STAR, truth, plane, optics, with_truth=False)
     _write_star(out / TRUTH, truth, plane, optics, with_truth=True)
     counts = np.bincount(truth.structure, minlength=len(structures))
@@ -123,6 +125,13 @@ def _read(paths: list[Path], parameters: dict[str, Any]) -> tuple[list[Structure
     return structures, HalfPlane(box, pixel, min([k_max, *(structure.k_max for structure in structures)]))
 
 
+def _noise_amplitude(run: str, plane: HalfPlane) -> np.ndarray:
+    """Root of the power of another run's noise, with variance 1 over the box: float64 [N, N // 2 + 1]."""
+    ky, kx = np.fft.fftfreq(plane.box, plane.pixel_size), np.fft.fftfreq(plane.box, plane.pixel_size)
+    power = mean_noise(run).power(0, np.hypot(ky[:, None], kx))
+    return np.sqrt(power / power.mean())[:, : plane.box // 2 + 1]
+
+
 def _write_stack(
     path: Path,
     truth: Truth,
@@ -131,6 +140,7 @@ def _write_stack(
     optics: Optics,
     snr: float,
     seed: int,
+    amplitude: np.ndarray | None,
     progress: Progress,
 ) -> None:
     """Write the images, in two passes: the clean ones, whose variance gives the signal factor, then noise on
@@ -159,7 +169,7 @@ def _write_stack(
         signal = math.sqrt(snr * len(truth) / variance)
         for which in np.array_split(np.arange(len(truth)), math.ceil(len(truth) / _CHUNK)):
             clean = torch.as_tensor(mrc.data[which].astype(np.float64))
-            mrc.data[which] = noisy_images(clean, signal, truth, which, seed).numpy()
+            mrc.data[which] = noisy_images(clean, signal, truth, which, seed, amplitude).numpy()
             progress.update(len(which))
         progress.close()
 

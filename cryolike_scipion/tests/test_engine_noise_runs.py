@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import mrcfile
 import numpy as np
 import pytest
 
@@ -206,6 +207,28 @@ def test_rows_are_whitened_by_their_micrographs(two_micrographs):
         for name in ("matched", "power", "offset", "image_power"):
             a, b = (getattr(images, name).numpy() for images in (together.take([i]), alone))
             assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max(), name
+
+
+def test_particles_are_simulated_with_the_noise_of_a_run(coloured, radial, tmp_path):
+    _, maps = coloured
+    out, results = radial
+    simulate(tmp_path, maps, count=200, snr=1e-6, noise_from=str(out))
+    with mrcfile.open(tmp_path / "particles.mrcs") as file:
+        images = np.array(file.data, dtype=np.float64)
+    assert images.var() == pytest.approx(1.0, abs=0.02)
+    box = images.shape[-1]
+    frequency = np.hypot(np.fft.fftfreq(box, PIXEL)[:, None], np.fft.fftfreq(box, PIXEL))
+    ring = np.rint(frequency * box * PIXEL).astype(int)
+    power = (np.abs(np.fft.fft2(images)) ** 2).mean(axis=0)
+    wanted = NoiseModel.from_plain(results.parameters["polar"]["noise"]).power(0, frequency)
+    ratio = np.array([power[ring == r].mean() / wanted[ring == r].mean() for r in range(1, box // 2)])
+    assert np.abs(ratio / ratio.mean() - 1).max() < 0.15
+    (tmp_path / "white").mkdir()
+    scale = json.loads((out / "scale.json").read_text())
+    scale["conditions"]["noise"] = "white"
+    (tmp_path / "white" / "scale.json").write_text(json.dumps(scale))
+    with pytest.raises(InputError, match="is white"):
+        simulate(tmp_path, maps, count=2, noise_from=str(tmp_path / "white"))
 
 
 def test_what_does_not_fit_together_is_refused(coloured, radial, tmp_path):
