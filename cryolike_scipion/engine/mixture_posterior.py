@@ -14,8 +14,9 @@ Draws from that normal distribution are weighted by the true density (importance
 (`distinguish`) are drawn as one: the sum of their populations as above, with the sum of their concentrations, and how it
 divides from the Dirichlet prior of the division, which is what the whole prior says of it. Where too few draws would carry the
 weight, Hamiltonian Monte Carlo (Neal, Handbook of MCMC, 2011, ch. 5) with the same
-precision as its metric goes on from them, many chains at a time. Neither assumes that the posterior is normal. With more
-structures than `_LARGEST_EXACT` the normal distribution itself is used, cut off at u = 0.
+precision as its metric goes on from them, many chains at a time. Neither assumes that the posterior is normal. Where there are
+more structures than `_ALWAYS_EXACT` and chains would take long, or do not agree, the normal distribution itself is used, cut off
+at u = 0.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ __all__ = ["PopulationPosterior", "sample_posterior"]
 _THIRD = 1 / 3
 _DRAWS = 2000
 _LEAST_EFFICIENT = 0.1  # share of draws that must count for importance sampling to be believed
-_LARGEST_EXACT = 40  # structures; with more, hardly any draw would count, and chains would take hours
+_ALWAYS_EXACT = 40  # structures
+_LARGEST_EXACT = 5e6  # structures times particles, for more structures than that: chains take about a minute of a core
+_AGREE = 1.1  # R̂ from which chains do not
 _MODE_STEPS, _MODE_TOLERANCE = 12, 0.01  # nat per structure
 _CHAINS, _WARM, _KEPT = 32, 3, 6  # chains, and trajectories of each of a large problem
 _CHEAP = 2e9  # multiplications of one gradient of all chains up to which more trajectories are drawn
@@ -76,7 +79,7 @@ class PopulationPosterior:
     @property
     def sound(self) -> bool:
         """Whether the draws can be believed."""
-        return not (self.alike if self.method == "normal" else self.method == "hamiltonian" and self.quality >= 1.1)
+        return not (self.alike if self.method == "normal" else self.method == "hamiltonian" and self.quality >= _AGREE)
 
     def interval(self, level: float = 0.95) -> NDArray[np.float64]:
         """Equal-tailed credible intervals, [2, K]."""
@@ -112,12 +115,15 @@ def sample_posterior(
     u, root = target.normal(x, overlap)
     population = x / x.sum()
     groups = groups_alike(population, known_of_division(population, overlap, mixture.particles), mixture.particles)
-    if mixture.structures > _LARGEST_EXACT:
+    many = mixture.structures > _ALWAYS_EXACT
+    if many and mixture.structures * mixture.particles > _LARGEST_EXACT:
         return PopulationPosterior(_normal(u, root, rng), x, overlap, "normal", 0.0, concentration, bool(groups))
     found = _importance_of_groups(mixture, x, groups, concentration, rng) if groups else _importance(target, u, root, rng)
     if found is not None:
         return PopulationPosterior(found[0], x, overlap, "importance", found[1], concentration, bool(groups))
     draws, ratio = _hamiltonian(target, u, root, rng)
+    if many and not ratio < _AGREE:
+        return PopulationPosterior(_normal(u, root, rng), x, overlap, "normal", 0.0, concentration, bool(groups))
     return PopulationPosterior(draws, x, overlap, "hamiltonian", ratio, concentration, bool(groups))
 
 
