@@ -14,8 +14,8 @@ Draws from that normal distribution are weighted by the true density (importance
 (`distinguish`) are drawn as one: the sum of their populations as above, with the sum of their concentrations, and how it
 divides from the Dirichlet prior of the division, which is what the whole prior says of it. Where too few draws would carry the
 weight, Hamiltonian Monte Carlo (Neal, Handbook of MCMC, 2011, ch. 5) with the same
-precision as its metric goes on from them, many chains at a time. Neither assumes that the posterior is normal. Where there are
-more structures than `_ALWAYS_EXACT` and chains would take long, or do not agree, the normal distribution itself is used, cut off
+precision as its metric goes on from them, many chains at a time. Neither assumes that the posterior is normal. With more
+structures than `_ALWAYS_EXACT`, where chains would take long or do not agree, the normal distribution itself is used, cut off
 at u = 0.
 """
 
