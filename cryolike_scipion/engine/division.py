@@ -28,7 +28,7 @@ from .template_bank import TemplateBank
 __all__ = ["Confinement", "Division", "LastRows", "RowGrid", "divide_rows", "division_link", "finer"]
 
 _PAIRS = 24
-_SAMPLED = 24  # of the rows that are not divided
+_SAMPLED = 64  # of the rows that are not divided
 _NEGLIGIBLE = 2e-3  # share of the mass in rows of which no sample is taken
 
 
