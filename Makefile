@@ -4,6 +4,7 @@
 # make calibration          are the probabilities what they claim? populations, structures, poses (hours; CALIBRATION=… for less)
 # make convergence          are sums over poses those of a grid four times finer? (minutes)
 # make limit                structures told apart with contrast and noise known and learned: the two_state data (minutes)
+# make junk               areas under the curve of junk, real particles beside decoys (minutes)
 # make fairness             one structure as map, sharpened, re-boxed and as atoms against another one (minutes)
 # make proof                RELION goes on from our poses, and its E-step beside our search: 2,000 particles, minutes
 # make screenshots          the pictures of docs/, from a Scipion window on a screen that nobody sees
@@ -22,7 +23,7 @@ OTHER_PLUGINS := scipion-em-cryosparc2==5.0.1 scipion-em-xmipp==29.0.1
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' cryolike_scipion/constants.py)
 
-.PHONY: demo test lint bench calibration convergence limit fairness proof screenshots clean environment
+.PHONY: demo test lint bench calibration convergence limit fairness junk proof screenshots clean environment
 
 environment: $(VENV)/.ready
 
@@ -60,6 +61,9 @@ limit: environment
 
 fairness: environment
 	$(BIN)/python benchmarks/fairness.py --out calibration_output/fairness
+
+junk: environment
+	$(BIN)/python benchmarks/junk.py --out calibration_output/junk --data "$(dir $(TWO_STATE))"
 
 proof: environment
 	$(BIN)/python benchmarks/beside_relion.py --count 2000 --box 64 --resolution 8
