@@ -22,6 +22,8 @@ __all__ = ["run"]
 
 # Read by OpenMP when torch is imported: threads that wait must not keep busy the cores that other steps need.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by MKL when torch first uses it: its own memory manager may wait for ever in a forked process.
+os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
 
 def run(verb: str, progress: Optional[Progress] = None, **given: Any) -> None:

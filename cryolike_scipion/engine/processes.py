@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from .compute import thread_count
 from .errors import InputError
 from .workers import be_worker
@@ -146,6 +148,7 @@ def _serve(function: Callable[[Any, Tick], Any], connection: Connection, others:
         other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it, too, and ends its workers
     _end_with(parent)
+    torch.set_num_threads(1)  # the threads that the parent's torch had are not here: waiting for them would never end
     be_worker()
 
     def tick(number: int) -> None:
