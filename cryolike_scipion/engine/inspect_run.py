@@ -68,6 +68,8 @@ def run(parameters: dict[str, Any], progress: Progress) -> None:
     polar = given.pop("polar")
     noise = NoiseModel.from_plain(polar["noise"]) if "noise" in polar else None
     given = {"noise_from": None, "noise_per": "group"} | given  # what runs of earlier versions lack
+    # Mask and views may have come from a run that is gone; a prior over views does not show here.
+    given |= {"mask_diameter": polar["images"]["mask_diameter"] or 0.0, "view_prior": "uniform"}
     setup = prepare_run(given, parameters["device"], noise)
     progress.start(len(setup.structures) + 1, "inspect", "structures")
     arrays = compare(results, setup, place)

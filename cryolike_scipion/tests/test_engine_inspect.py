@@ -1,5 +1,7 @@
 """What ``inspect`` shows is what was scored: images, templates and score maps against the stored results."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -159,3 +161,15 @@ def test_images_that_are_gone_are_told(result, tmp_path):
             inspect(result, tmp_path / "row.npz", 1)
     finally:
         (tmp_path / "away.mrcs").rename(stack)
+
+
+def test_a_run_whose_scale_came_from_one_that_is_gone(tmp_path):
+    """Its mask and its prior over views did, too."""
+    maps = write_maps(tmp_path, 1)
+    truth = simulate(tmp_path, maps, count=40) / "truth.star"
+    options = {"view_prior": "input", "no_report": True}
+    score(tmp_path / "first", truth, maps, mask_diameter=80.0, rows="1:30", **options)
+    results = score(tmp_path / "next", truth, maps, scale_from=str(tmp_path / "first"), rows="31:40", **options)
+    shutil.rmtree(tmp_path / "first")
+    arrays = inspect((tmp_path / "next", results), tmp_path / "row.npz", 3, landscape=True)
+    assert arrays["cc"][0] == pytest.approx(results.cc[0, 2], abs=1e-3)
