@@ -8,8 +8,8 @@ import pytest
 
 from cryolike_scipion.engine import symmetry
 from cryolike_scipion.engine.best_poses import no_best_poses, poses_to_keep, put_best_poses
+from cryolike_scipion.engine.chunk_arrays import store_confidence
 from cryolike_scipion.engine.division import LastRows
-from cryolike_scipion.engine.likelihood_chunk import _store_confidence
 from cryolike_scipion.engine.pose_confidence import GAP_LIMIT, only_pose, pose_confidence
 from cryolike_scipion.engine.pose_mass import PoseWindow
 from cryolike_scipion.engine.pose_rows import PoseRows
@@ -120,7 +120,7 @@ def test_a_refined_pose_takes_the_place_of_the_kept_one_it_counts_as(angles, ori
     arrays = zeros | {"best_poses": np.zeros((3, 7, 1, 1), np.float32)}
     setup = SimpleNamespace(near=NEAR, structures=[SimpleNamespace(symmetry="C6")])
     integral = SimpleNamespace(confidence=[found])
-    _store_confidence(arrays, setup, 0, np.array([0]), integral, poses, lambda o: o @ np.diag([1.1, 0.9]))
+    store_confidence(arrays, setup, 0, np.array([0]), integral, poses, lambda o: o @ np.diag([1.1, 0.9]))
     kept = arrays["best_poses"][:, :, 0, 0]
     expected = found.poses.copy()
     if place is not None:
