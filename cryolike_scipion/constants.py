@@ -57,6 +57,10 @@ OUTPUT_SCORES = "scores.h5"
 OUTPUT_REPORT = "report.html"
 SCALE_FILE = "scale.json"
 OUTPUT_GALLERY = "gallery.npz"
-OUTPUT_SCORES = "scores.h5"
 OUTPUT_LOG = "log.txt"
 DENSITY_FILE = "structures/%03d.mrc"
+
+# λ = WAVELENGTH_VOLT / √(V (1 + RELATIVISTIC_PER_VOLT V)) Å with V in volts: h/√(2 m e V) with the relativistic correction
+# e/(2 m c²).
+WAVELENGTH_VOLT = 12.2643247
+RELATIVISTIC_PER_VOLT = 0.978466e-6

@@ -2,6 +2,8 @@
 
 import math
 
+from .constants import RELATIVISTIC_PER_VOLT, WAVELENGTH_VOLT
+
 DEFOCUS = 25_000.0  # Å: particles of a higher one lose a little of their finest detail
 
 
@@ -19,5 +21,5 @@ def roomy_mask(diameter, reach, limit, voltage):
     voltage : acceleration voltage in kV.
     """
     volt = 1e3 * voltage
-    wavelength = 12.2643247 / math.sqrt(volt * (1 + 0.978466e-6 * volt))
+    wavelength = WAVELENGTH_VOLT / math.sqrt(volt * (1 + RELATIVISTIC_PER_VOLT * volt))
     return diameter + 2 * (reach + wavelength * DEFOCUS / limit)

@@ -13,6 +13,7 @@ from .likelihood_setup import Setup
 from .polar_images import PolarImages
 from .pose_search import StructureSearch
 from .row_scores import MovedImages, RowScorer
+from .spread import spread
 
 __all__ = ["inverted_share"]
 
@@ -35,7 +36,7 @@ def inverted_share(setup: Setup, search: StructureSearch) -> float | None:
     """
     group = setup.particles.optics_index
     rows = np.flatnonzero(group == group[0])
-    rows = rows[np.linspace(0, len(rows) - 1, min(_IMAGES, len(rows))).round().astype(np.int64)]
+    rows = spread(rows, _IMAGES)
     converted = convert(setup.particles, rows, setup.settings, setup.rule, "flag", setup.cache, setup.device)
     images = converted.images
     if images is None or len(images) < _FEWEST:

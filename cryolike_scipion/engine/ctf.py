@@ -23,20 +23,17 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..constants import RELATIVISTIC_PER_VOLT, WAVELENGTH_VOLT
 from .aberrations import even_polynomials
 from .noise_spectrum import log_amplitude, spectrum_cosines
 
-# λ = 12.2643247 / √(V (1 + 0.978466e-6 V)) Å with V in volts: h/√(2 m e V) with the relativistic correction
-# e/(2 m c²).
-_WAVELENGTH_VOLT = 12.2643247
-_RELATIVISTIC_PER_VOLT = 0.978466e-6
 _ANGSTROM_PER_MM = 1e7
 
 
 def wavelength(voltage_kv: Tensor | float) -> Tensor:
     """Electron wavelength in Å, float64, from the acceleration voltage in kV (any shape)."""
     volt = torch.as_tensor(voltage_kv, dtype=torch.float64) * 1e3
-    return _WAVELENGTH_VOLT / torch.sqrt(volt * (1.0 + _RELATIVISTIC_PER_VOLT * volt))
+    return WAVELENGTH_VOLT / torch.sqrt(volt * (1.0 + RELATIVISTIC_PER_VOLT * volt))
 
 
 def ctf(

@@ -13,6 +13,7 @@ from .image_correction import corrected
 from .image_prep import ImageSettings, mask_of, prepare
 from .image_stacks import OK, read_images
 from .particles import Particles
+from .spread import spread
 from .template_power import ctf_arguments
 
 __all__ = ["as_compared", "look_at_particles"]
@@ -58,7 +59,7 @@ def look_at_particles(particles: Particles, place: int) -> dict[str, np.ndarray]
     if status[0] != OK:
         raise InputError(str(problems[0]))
     kept = np.flatnonzero(status == OK)
-    kept = kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), _SHOWN)).round().astype(np.int64))]
+    kept = spread(kept, _SHOWN)
     rows, raw = rows[kept], raw[kept]
     images = _limited(as_compared(particles, rows, raw, settings.images), group.pixel_size, settings.k_max)
     frequency, power = radial_power(raw[:1], group.pixel_size)

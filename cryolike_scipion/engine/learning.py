@@ -14,6 +14,7 @@ from .noise_spectrum import NoiseModel
 from .particles import Particles
 from .progress import Progress
 from .scale_prior import learn_scale
+from .spread import spread
 
 __all__ = ["learn_noise", "learn_prior", "pilot_rows"]
 
@@ -76,6 +77,5 @@ def pilot_rows(particles: Particles, count: int) -> dict[int, np.ndarray]:
     chosen = {}
     for g in np.unique(particles.optics_index):
         rows = np.flatnonzero(particles.optics_index == g)
-        number = min(count, max(_SMALL_GROUP, len(rows) // 3), len(rows))
-        chosen[int(g)] = rows[np.linspace(0, len(rows) - 1, number).round().astype(np.int64)]
+        chosen[int(g)] = spread(rows, min(count, max(_SMALL_GROUP, len(rows) // 3)))
     return chosen

@@ -16,6 +16,7 @@ from .image_stacks import OK, read_images
 from .noise_spectrum import NoiseModel, fitted_spectrum, term_count
 from .particles import OpticsGroup, Particles
 from .polar_settings import PolarSettings
+from .spread import spread
 from .template_power import ctf_arguments
 
 __all__ = ["RingPower", "background_noise", "background_weight", "describe", "prepared_images"]
@@ -140,7 +141,7 @@ def background_noise(particles: Particles, settings: PolarSettings) -> NoiseMode
     spectra = []
     for g, group in enumerate(particles.optics):
         rows = np.flatnonzero(particles.optics_index == g)
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _IMAGES)).round().astype(np.int64))]
+        rows = spread(rows, _IMAGES)
         rings = RingPower(background_weight(group, settings), group.pixel_size)
         if len(rows):
             for _, images in prepared_images(particles, rows, settings):

@@ -12,6 +12,7 @@ from .noise_background import RingPower, background_weight, prepared_images
 from .noise_spectrum import MicrographSpectra, NoiseModel, whitened
 from .particles import Particles
 from .polar_settings import PolarSettings
+from .spread import spread
 
 __all__ = ["with_micrographs"]
 
@@ -43,8 +44,7 @@ def with_micrographs(noise: NoiseModel, particles: Particles, settings: PolarSet
         g = int(particles.optics_index[rows[0]])
         group = particles.optics[g]
         rings = RingPower(background_weight(group, settings), group.pixel_size)
-        some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).round().astype(np.int64))]
-        for _, images in prepared_images(particles, some, settings):
+        for _, images in prepared_images(particles, spread(rows, _MOST), settings):
             rings.add(whitened(images, group.pixel_size, around, g))
         if rings.images >= _FEWEST:
             place[m] = len(differences)

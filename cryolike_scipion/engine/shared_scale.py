@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..constants import SCALE_FILE
 from .atomic import write_bytes
 from .errors import InputError
 from .fingerprint import canonical_json
@@ -23,10 +24,10 @@ from .noise_spectrum import NoiseModel
 from .particles import OpticsGroup
 from .polar_settings import PolarSettings
 from .results import StructureEntry
+from .shared_file import understood
 
 __all__ = ["SCALE_FILE", "mean_noise", "read_scale", "scale_conditions", "shared_mask", "shared_noise", "write_scale"]
 
-SCALE_FILE = "scale.json"
 _FORMAT = 2
 _CONDITIONS = {
     "structures": "other structures",
@@ -177,20 +178,8 @@ def _spectra(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], di
     return known, {name: [sum(column) / len(known) for column in of_groups] for name, of_groups in columns.items()}
 
 
-@contextmanager
-def _understood(path: Path) -> Iterator[dict[str, Any]]:
-    """Content of the file; what goes wrong while it is looked at is an error of the file."""
-    try:
-        content = json.loads(path.read_text(encoding="ascii"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']}")
-        yield content
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise InputError(
-            f"the contrast prior of this run cannot be read ({error})",
-            path,
-            remedy="Give --scale-from the folder of a run that has learned one",
-        ) from None
+def _understood(path: Path) -> AbstractContextManager[dict[str, Any]]:
+    return understood(path, _FORMAT, "contrast prior", "Give --scale-from the folder of a run that has learned one")
 
 
 def _mean(priors) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .atomic import write_bytes
 from .errors import InputError
 from .particles import Particles
 from .pose_priors import count_views, view_places
+from .shared_file import understood
 
 __all__ = ["VIEWS_FILE", "input_views", "write_views"]
 
@@ -60,18 +61,9 @@ def write_views(out: Path, counts: NDArray[np.int64]) -> None:
 
 
 def _read(run: str | os.PathLike[str]) -> NDArray[np.int64]:
-    path = Path(run) / VIEWS_FILE
-    try:
-        content = json.loads(path.read_text(encoding="ascii"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']}")
+    remedy = "Make the run of --scale-from with --view-prior input, too, or use --view-prior uniform"
+    with understood(Path(run) / VIEWS_FILE, _FORMAT, "input views", remedy) as content:
         counts = np.array(content["poses"], dtype=np.int64)
         if counts.shape != (view_places(),) or counts.min() < 0 or counts.sum() == 0:
             raise ValueError(f"{counts.size} numbers of poses")
         return counts
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise InputError(
-            f"the input views of this run cannot be read ({error})",
-            path,
-            remedy="Make the run of --scale-from with --view-prior input, too, or use --view-prior uniform",
-        ) from None
